@@ -1,0 +1,212 @@
+"""The cryptographic primitives, and the only module that imports the libraries behind them.
+
+X25519 (RFC 7748), XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), Ed25519 (RFC 8032), Argon2id (RFC 9106) and
+XSalsa20-Poly1305 come from libsodium by PyNaCl; BLAKE3 from its reference implementation in Rust; the ChaCha20 header
+keystream (RFC 8439) from `cryptography`, whose contexts can be kept and re-nonced. Keys are plain ``bytes`` here:
+objects that hide them from ``repr`` are a matter of the modules above.
+"""
+
+import hmac
+import os
+from typing import Final
+
+import nacl.bindings as sodium
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from nacl.exceptions import CryptoError
+
+from keys.errors import BadKey, OpenError
+
+KEY_SIZE: Final = 32
+"""Bytes of an X25519 or Ed25519 public key, of a seed, and of every symmetric key."""
+NONCE_SIZE: Final = 24
+"""Bytes of an XChaCha20-Poly1305 nonce: long enough to be drawn at random for every packet under one key."""
+TAG_SIZE: Final = 16
+"""Bytes of the Poly1305 tag."""
+SIGNATURE_SIZE: Final = 64
+"""Bytes of an Ed25519 signature."""
+SALT_SIZE: Final = sodium.crypto_pwhash_SALTBYTES
+"""Bytes of an Argon2id salt."""
+
+_P: Final = 2**255 - 19
+
+
+def random_bytes(size: int) -> bytes:
+    """Return `size` bytes from the operating system's generator."""
+    return os.urandom(size)
+
+
+def constant_time_equal(ours: bytes, theirs: bytes) -> bool:
+    """Compare without telling by the time taken where the first difference lies."""
+    return hmac.compare_digest(ours, theirs)
+
+
+# --- X25519 ---------------------------------------------------------------------------------------------------------
+
+
+def x25519_public(seed: bytes) -> bytes:
+    """Return the public key (32 bytes) of a 32-byte seed; clamping is part of the multiplication (RFC 7748 §5)."""
+    _check_size(seed, KEY_SIZE, "an X25519 secret")
+    return sodium.crypto_scalarmult_base(seed)
+
+
+def check_x25519_public(public: bytes) -> bytes:
+    """Return `public` when it is spelled canonically.
+
+    X25519 ignores bit 255 and reduces modulo 2²⁵⁵−19, so another spelling of a key gives the same secret. Were it
+    accepted, one owner could appear under several ids, and two texts could name one key.
+
+    Raises:
+        BadKey: wrong size, bit 255 set, or not below 2²⁵⁵−19.
+    """
+    _check_size(public, KEY_SIZE, "an X25519 public key")
+    # The last byte decides all but one case in 2²⁴⁷, so the big number is rarely made.
+    if public[31] >= 0x7F and int.from_bytes(public, "little") >= _P:
+        raise BadKey("the X25519 public key is not canonical")
+    return public
+
+
+def x25519_shared(seed: bytes, public: bytes) -> bytes:
+    """Return the raw shared secret (32 bytes) of our seed and their public key.
+
+    Raises:
+        BadKey: `public` is not canonical, or of low order (RFC 7748 §6.1: the result would be all zeros whatever our
+            secret is, so that anybody could compute it).
+    """
+    _check_size(seed, KEY_SIZE, "an X25519 secret")
+    check_x25519_public(public)
+    try:
+        return sodium.crypto_scalarmult(seed, public)
+    except RuntimeError as error:  # PyNaCl's own RuntimeError derives from the built-in one
+        raise BadKey("the X25519 public key is of low order") from error
+
+
+# --- Ed25519 --------------------------------------------------------------------------------------------------------
+
+
+def ed25519_keypair(seed: bytes) -> tuple[bytes, bytes]:
+    """Return ``(public key, signing key)`` of a 32-byte seed; the signing key is libsodium's ``seed public`` (64)."""
+    _check_size(seed, KEY_SIZE, "an Ed25519 secret")
+    return sodium.crypto_sign_seed_keypair(seed)
+
+
+def ed25519_sign(signing_key: bytes, message: bytes) -> bytes:
+    """Return the 64-byte signature of `message`."""
+    return sodium.crypto_sign(message, signing_key)[:SIGNATURE_SIZE]
+
+
+def ed25519_verify(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Tell whether `signature` is the owner of `public`'s over `message` (low-order keys never verify)."""
+    if len(public) != KEY_SIZE or len(signature) != SIGNATURE_SIZE:
+        return False
+    try:
+        sodium.crypto_sign_open(signature + message, public)
+    except CryptoError:
+        return False
+    return True
+
+
+# --- XChaCha20-Poly1305 ---------------------------------------------------------------------------------------------
+
+
+def aead_seal(key: bytes, nonce: bytes, plaintext: bytes) -> bytes:
+    """Return `plaintext` sealed: its length plus a 16-byte tag. A nonce must never serve twice under one key."""
+    return sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, None, nonce, key)
+
+
+def aead_open(key: bytes, nonce: bytes, ciphertext: bytes) -> bytes:
+    """Return what :func:`aead_seal` sealed.
+
+    Raises:
+        OpenError: for any reason.
+    """
+    if len(ciphertext) < TAG_SIZE:
+        raise OpenError
+    try:
+        return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, None, nonce, key)
+    except CryptoError:
+        raise OpenError from None
+
+
+# --- BLAKE3 ---------------------------------------------------------------------------------------------------------
+
+
+def derive_key(context: str, material: bytes) -> bytes:
+    """Return 32 bytes derived from `material` for one purpose, which `context` names (BLAKE3 ``derive_key``)."""
+    return blake3(material, derive_key_context=context).digest()
+
+
+def keyed_digest(key: bytes, data: bytes, size: int = 16) -> bytes:
+    """Return `size` bytes of BLAKE3 keyed with the 32-byte `key`."""
+    return blake3(data, key=key).digest(length=size)
+
+
+# --- ChaCha20 header keystream --------------------------------------------------------------------------------------
+
+_BLOCK_0: Final = bytes(4)
+
+
+class HeaderKeystream:
+    """The ChaCha20 keystream that masks routing headers under one key.
+
+    The cipher context is made at the first use and kept: giving it a new nonce costs a tenth of making another.
+    """
+
+    __slots__ = ("_context", "_key")
+
+    def __init__(self, key: bytes) -> None:
+        _check_size(key, KEY_SIZE, "a header key")
+        self._key = key
+        self._context: CipherContext | None = None
+
+    def xor(self, header: bytes, nonce: bytes) -> bytes:
+        """Return `header` (8 bytes) XOR the start of keystream block 0 under ``nonce[:12]``.
+
+        Masking and unmasking are the same operation. `nonce` needs 12 bytes or more; those beyond are not used.
+        """
+        context = self._context
+        if context is None:
+            # `cryptography` takes the block counter (u32 LE) and the nonce of RFC 8439 as one 16-byte value.
+            context = self._context = Cipher(ChaCha20(self._key, bytes(16)), mode=None).encryptor()
+        context.reset_nonce(_BLOCK_0 + nonce[:12])
+        return context.update(header)
+
+    def __repr__(self) -> str:
+        return "HeaderKeystream(…)"
+
+
+# --- Passphrases ----------------------------------------------------------------------------------------------------
+
+
+def passphrase_key(passphrase: bytes, salt: bytes, *, opslimit: int, memlimit: int) -> bytes:
+    """Return the 32-byte key of a passphrase by Argon2id (RFC 9106): `opslimit` passes over `memlimit` bytes."""
+    return sodium.crypto_pwhash_alg(KEY_SIZE, passphrase, salt, opslimit, memlimit, sodium.crypto_pwhash_ALG_ARGON2ID13)
+
+
+SECRETBOX_OVERHEAD: Final = NONCE_SIZE + TAG_SIZE
+"""Bytes that :func:`secretbox_seal` adds."""
+
+
+def secretbox_seal(key: bytes, nonce: bytes, plaintext: bytes) -> bytes:
+    """Return ``nonce(24) ciphertext`` under XSalsa20-Poly1305 (libsodium's secretbox)."""
+    return nonce + sodium.crypto_secretbox(plaintext, nonce, key)
+
+
+def secretbox_open(key: bytes, sealed: bytes) -> bytes:
+    """Return what :func:`secretbox_seal` sealed.
+
+    Raises:
+        OpenError: for any reason.
+    """
+    if len(sealed) < SECRETBOX_OVERHEAD:
+        raise OpenError
+    try:
+        return sodium.crypto_secretbox_open(sealed[NONCE_SIZE:], sealed[:NONCE_SIZE], key)
+    except CryptoError:
+        raise OpenError from None
+
+
+def _check_size(value: bytes, size: int, what: str) -> None:
+    if len(value) != size:
+        raise BadKey(f"{what} has {size} bytes, not {len(value)}")
