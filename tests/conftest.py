@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import fcntl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester", "tests.support.needs"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "node_ws" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.needs("node", "npm"))
+
+
+@pytest.fixture(scope="session")
+def node_ws() -> Path:
+    """The directory in which `node` finds the pinned WebSocket client; run scripts with it as the working directory.
+
+    `npm ci` fills it when package-lock.json changed since it last did. A test that uses this fixture carries the mark
+    needs("node", "npm") without saying so.
+    """
+    directory = ROOT / "tests" / "interop" / "node"
+    lock = directory / "package-lock.json"
+    stamp = directory / "node_modules" / ".blindrelay-installed"  # npm ci removes node_modules, and it, first
+    with lock.open("rb") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)  # two test runs at once
+        wanted = lock_file.read()
+        if not stamp.is_file() or stamp.read_bytes() != wanted:
+            done = subprocess.run(
+                ["npm", "ci"], cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                pytest.fail(f"npm ci in {directory} failed:\n{done.stdout}{done.stderr}", pytrace=False)
+            stamp.write_bytes(wanted)
+    return directory
