@@ -1,0 +1,153 @@
+"""Frames for the server: the only ones that the relay opens (PROTOCOL.md §7)."""
+
+from typing import TYPE_CHECKING
+
+from keys.identity import ID_SIZE
+from keys.primitives import NONCE_SIZE
+from relay.guard import Allowance, Buckets
+from relay.hub import Change
+from relay.reasons import Refusal
+from relay.websocket import Phase
+from wire import commands as c
+from wire.errors import WireError
+
+if TYPE_CHECKING:
+    from relay.core import Core
+    from relay.session import Session
+
+
+class Control:
+    """Obeys the commands of clients."""
+
+    def __init__(self, core: "Core") -> None:
+        limits = core.limits
+        self._core = core
+        keys, random = limits.rate_keys, core.random
+        self._introductions = Buckets(limits.introductions_per_second, limits.introductions_burst, keys, random)
+        self._introductions_pair = Buckets(
+            limits.introductions_pair_per_second, limits.introductions_pair_burst, keys, random
+        )
+        self._wakes = Buckets(limits.wakes_per_second, limits.wakes_burst, keys, random)
+        self._wakes_pair = Buckets(limits.wakes_pair_per_second, limits.wakes_pair_burst, keys, random)
+
+    def command_received(self, session: "Session", message: bytes) -> bool:
+        """Take one frame for the server; True when the session's reads were held or it is over."""
+        core = self._core
+        core.counters.commands += 1
+        limits = core.limits
+        if session.commands_left is None:
+            session.commands_left = Allowance(limits.commands_per_second, limits.commands_burst, core.clock())
+        session.spend(session.commands_left)
+        packet = message[ID_SIZE:]
+        wire = session.opened_wire
+        try:
+            body = wire.open_command(packet)
+        except WireError:
+            session.malformed_frame()
+        else:
+            # Remembered only now that the signature was checked: else anybody could fill a ring that is not theirs.
+            if not core.commands_seen.first_time(session.public.x_pub, packet[:NONCE_SIZE]):
+                self._refused(Refusal.REPLAYED)
+            elif isinstance(body, c.Proof):
+                wire.check_proof(body)
+            else:
+                # Never seen before: for a client that knows no CHALLENGE this is as fresh as it gets.
+                wire.prove()
+                self._obey(session, body)
+        return bool(session.held) or session.phase is not Phase.OPEN
+
+    def expire(self, now: float) -> None:
+        """Forget buckets that are full again."""
+        for buckets in (self._introductions, self._introductions_pair, self._wakes, self._wakes_pair):
+            buckets.forget_full(now)
+
+    def _obey(self, session: "Session", body: c.ClientBody) -> None:
+        if isinstance(body, c.Subscribe):
+            self._subscribe(session, body)
+        elif isinstance(body, c.Unsubscribe):
+            self._unsubscribe(session, body)
+        elif isinstance(body, c.Introduce):
+            self._introduce(session, body)
+        elif isinstance(body, c.Wake):
+            self._wake(session, body)
+        elif isinstance(body, c.PushRegister):
+            self._push_register(session, body)
+        else:
+            self._refused(Refusal.UNKNOWN_COMMAND)
+
+    def _subscribe(self, session: "Session", body: c.Subscribe) -> None:
+        core = self._core
+        if session.watching is None:
+            session.watching = {}
+        watching = session.watching
+        most = core.limits.subscriptions or len(watching) + len(body.x_pubs)
+        refused = 0
+        for x_pub in body.x_pubs:
+            if x_pub in watching or len(watching) < most:
+                watching[x_pub] = None
+            else:
+                refused += 1
+        kept = [x_pub for x_pub in body.x_pubs if x_pub in watching]
+        core.presence.watch(session, kept)
+        for x_pub in kept:
+            if core.hub.online(x_pub) is not None:
+                session.note_presence(x_pub, Change.ONLINE)
+        if refused:
+            self._refused(Refusal.TOO_MANY_SUBSCRIPTIONS, refused)
+            session.send(c.Info(f"This relay tells you of {most} contacts at most; {refused} more are not watched."))
+        if not session.outbox.stalled:
+            session.tell_presence()
+
+    def _unsubscribe(self, session: "Session", body: c.Unsubscribe) -> None:
+        watching = session.watching
+        if watching is None:
+            return
+        for x_pub in body.x_pubs:
+            watching.pop(x_pub, None)
+            if session.presence is not None:
+                session.presence.pop(x_pub, None)
+        self._core.presence.unwatch(session, body.x_pubs)
+        if not watching:
+            session.watching = None
+
+    def _introduce(self, session: "Session", body: c.Introduce) -> None:
+        now = self._core.clock()
+        pair = session.id + body.target_id
+        if not (self._introductions_pair.allow(pair, now) and self._introductions.allow(session.id, now)):
+            self._refused(Refusal.RATE)
+            return
+        target = self._core.sessions.get(body.target_id)
+        if target is None:
+            self._refused(Refusal.OFFLINE)
+        elif not target.send(c.IntroFrom(session.public.x_pub, session.public.ed_pub, body.nickname)):
+            self._refused(Refusal.RECIPIENT_FULL)
+
+    def _wake(self, session: "Session", body: c.Wake) -> None:
+        core, now = self._core, self._core.clock()
+        notifier = self._notifier()
+        if notifier is None:
+            return
+        target = core.sessions.get(body.target_id)
+        if body.is_message and target is not None and now - target.last_in < core.limits.awake_for:
+            self._refused(Refusal.TARGET_AWAKE)
+        elif not (self._wakes_pair.allow(session.id + body.target_id, now) and self._wakes.allow(session.id, now)):
+            self._refused(Refusal.RATE)
+        elif notifier.send(body):
+            core.counters.wakes += 1
+        else:
+            self._refused(Refusal.RECIPIENT_FULL)
+
+    def _push_register(self, session: "Session", body: c.PushRegister) -> None:
+        notifier = self._notifier()
+        if notifier is not None and not notifier.send(c.PushForward(session.id, body.kind, body.token)):
+            self._refused(Refusal.RECIPIENT_FULL)
+
+    def _notifier(self) -> "Session | None":
+        core = self._core
+        notifier = core.sessions.get(core.notifier_id) if core.notifier_id is not None else None
+        if notifier is None:
+            self._refused(Refusal.NO_NOTIFIER)
+        return notifier
+
+    def _refused(self, refusal: Refusal, count: int = 1) -> None:
+        self._core.counters.refusals[refusal] += count

@@ -1,0 +1,198 @@
+"""What the sessions share: the hub, the budgets, the memories, and the rules that touch more than one session."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from keys.identity import Identity
+from keys.primitives import random_bytes
+from relay.claims import Queue
+from relay.control import Control
+from relay.counters import Counters
+from relay.entry import Entry
+from relay.guard import Buckets, ReplayMemory
+from relay.hub import Change, Hub, Presence
+from relay.limits import Limits
+from relay.outbox import Budget, Outbox
+from relay.reasons import Ending, Refusal
+from relay.session import Session
+from relay.turns import Turns
+from relay.websocket import Phase
+from wire.frames import Random
+
+
+class Core:
+    """The relay without its sockets' listening side.
+
+    Args:
+        loop: the event loop that the sessions' transports belong to.
+        identity: the relay's own keys, the only secret it has.
+        limits: see :class:`relay.limits.Limits`.
+        notifier_id: the client id (8 bytes) of the push notifier, if there is one.
+        random: gives nonces, challenges and ping payloads.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        identity: Identity,
+        limits: Limits,
+        notifier_id: bytes | None = None,
+        random: Random = random_bytes,
+    ) -> None:
+        self.loop = loop
+        self.clock: Callable[[], float] = loop.time
+        self.identity = identity
+        self.limits = limits
+        self.notifier_id = notifier_id
+        self.random = random
+        self.counters = Counters()
+        self.turns = Turns(loop, limits.slice)
+        self.hub: Hub[Session] = Hub()
+        self.sessions = self.hub.sessions
+        self.presence: Presence[Session] = Presence(limits.presence_per_second, limits.presence_burst)
+        self.budget: Budget[Session] = Budget(limits)
+        self.partial_used = 0
+        self.handshakes_seen = ReplayMemory(limits.replay_ring, limits.replay_keys, random)
+        self.commands_seen = ReplayMemory(limits.replay_ring_commands, limits.replay_keys, random)
+        self.handshake_rate = Buckets(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys, random)
+        self.claims: Queue[Session] = Queue(limits.claim_queue)
+        self.control = Control(self)
+        self.entry = Entry(self)
+        # In the order of their deadlines, which are equal: the pulse looks at the front alone.
+        self.connections: dict[Session, None] = {}
+        self.opening: dict[Session, float] = {}
+        self.closing: dict[Session, float] = {}
+        self.stopping = False
+        self._relieving = False
+        self._heaviest: Outbox[Session] | None = None
+        self._next_scan = 0.0
+
+    # --- Sessions come and go ----------------------------------------------------------------------------------------
+
+    def leave(self, session: Session) -> None:
+        """Take a session out of everything, once; what was queued for it is answered to its senders."""
+        self.opening.pop(session, None)
+        if session.phase is Phase.CLOSING and session in self.connections:
+            self.closing.setdefault(session, self.clock())
+        if session.partial_size:
+            self.partial_used -= session.partial_size
+            session.partial_size = 0
+        self.budget.resume(session.outbox)
+        session.outbox.clear_marks()
+        if session.wire is None:
+            return
+        session.wire.close()
+        if session.unmask is None:
+            self.entry.gave_up(session)
+            return
+        if not self.hub.remove(session):
+            return
+        self.counters.sessions = len(self.sessions)
+        if session.watching is not None:
+            self.presence.unwatch(session, session.watching)
+            session.watching = None
+        session.presence = session.refusals = session.refused = None
+        self.refuse_all(session, session.outbox.drop_peer_frames(), Refusal.RECIPIENT_GONE)
+        self.presence_changed(session.public.x_pub, Change.OFFLINE)
+        self.entry.id_free(session.id)
+
+    def lost(self, session: Session) -> None:
+        """Forget a connection whose transport is gone."""
+        self.closing.pop(session, None)
+        if session in self.connections:
+            del self.connections[session]
+            self.counters.connections = len(self.connections)
+            self.counters.endings[session.ended or Ending.CLIENT] += 1
+
+    # --- Refusals and presence ---------------------------------------------------------------------------------------
+
+    def refuse_all(self, recipient: Session, frames: Iterator[tuple[Session, bytes]], refusal: Refusal) -> None:
+        """Answer frames that were queued for a recipient with 0x03, in slices: there can be tens of thousands."""
+        self.turns.task(self._refuse_steps(recipient.id, frames, refusal))
+
+    @staticmethod
+    def _refuse_steps(target: bytes, frames: Iterator[tuple[Session, bytes]], refusal: Refusal) -> Iterator[None]:
+        for count, (sender, nonce) in enumerate(frames):
+            sender.queue_refusal(target, nonce, refusal)
+            if count % 64 == 63:
+                yield
+
+    def presence_changed(self, x_pub: bytes, change: Change) -> None:
+        """Tell the watchers of a key of a change, now or when its flapping allows."""
+        if not self.stopping and self.presence.changed(x_pub, change, self.clock()):
+            self.announce(x_pub)
+
+    def announce(self, x_pub: bytes) -> None:
+        """Tell the watchers of a key what changed since they were last told, in slices."""
+        self.turns.task(self._announce_steps(x_pub))
+
+    def _announce_steps(self, x_pub: bytes) -> Iterator[None]:
+        change, watchers = self.presence.announce(x_pub)
+        for count, watcher in enumerate(watchers):
+            # Each may have gone, or stopped watching, since the list was made.
+            if watcher.watching is not None and x_pub in watcher.watching:
+                watcher.note_presence(x_pub, change)
+            if count % 64 == 63:
+                yield
+
+    # --- Memory ------------------------------------------------------------------------------------------------------
+
+    def make_way(self, outbox: Outbox[Session], size: int) -> bool:
+        """Find room in the total for `size` bytes more of a stalled outbox; heavier ones give way to it."""
+        if self.budget.fits(outbox, size):
+            return True
+        # Looking for the heaviest costs time for each stalled outbox: whoever is it need not be told so at every frame.
+        now = self.clock()
+        if outbox is self._heaviest and now < self._next_scan:
+            return False
+        heaviest = self.budget.heaviest(now)
+        while heaviest is not None and heaviest is not outbox:
+            self._shed(heaviest)
+            if self.budget.fits(outbox, size):
+                return True
+            heaviest = self.budget.heaviest(now)
+        self._heaviest, self._next_scan = outbox, now + 0.05
+        return False
+
+    def relieve_soon(self) -> None:
+        """Bring the total back below its bound, once this turn is over."""
+        if not self._relieving:
+            self._relieving = True
+            self.loop.call_soon(self._relieve)
+
+    def _relieve(self) -> None:
+        self._relieving = False
+        while self.budget.exceeded:
+            heaviest = self.budget.heaviest(self.clock())
+            if heaviest is None:
+                return
+            self._shed(heaviest)
+
+    def _shed(self, outbox: Outbox[Session]) -> None:
+        """Let a stalled outbox give way: its frames are answered 0x03; with none left, its session ends."""
+        session = outbox.owner
+        self.counters.shed += 1
+        if outbox.size == 0:
+            session.abort(Ending.STALLED)
+            return
+        for sender in outbox.peers():
+            session.remember_refused(sender)
+        self.refuse_all(session, outbox.drop_peer_frames(), Refusal.SHED)
+        if outbox.size:
+            # The server's own frames: without them the client would be told less than the truth.
+            session.abort(Ending.STALLED)
+        else:
+            self.budget.shrunk(outbox, session.transport.get_write_buffer_size())
+
+    # --- Time --------------------------------------------------------------------------------------------------------
+
+    def hold_for(self, session: Session, reason: int, seconds: float) -> None:
+        """Hold a session's reads for a while, 10 ms at least."""
+        if not session.held & reason:
+            session.hold(reason)
+            self.loop.call_later(max(seconds, 0.01), session.release, reason)
+
+    def later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
+        """Call something later."""
+        self.loop.call_later(seconds, call, *args)

@@ -1,0 +1,216 @@
+"""From a fresh connection to a session: the opening, the handshake, and whose the id is (PROTOCOL.md §8.2, §8.3)."""
+
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+from websockets.frames import CloseCode
+
+from keys.identity import PublicIdentity
+from relay.claims import Verdict, decide
+from relay.hub import Change
+from relay.reasons import Ending
+from relay.session import HOLD_CLAIM, Session
+from relay.websocket import Phase
+from wire import commands as c
+from wire.errors import WireError
+from wire.limits import MAX_FRAME, PROTOCOL_VERSION
+from wire.session import ServerSession
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from relay.core import Core
+
+_PING_SIZE = 8
+
+
+class Entry:
+    """Lets clients in."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        # The probe under way for an id: who is asked, for whom, and when the waiting ends.
+        self._probes: dict[bytes, tuple[Session, Session, asyncio.TimerHandle]] = {}
+        self._settling: set[bytes] = set()
+
+    # --- Opening -----------------------------------------------------------------------------------------------------
+
+    def connected(self, session: Session) -> None:
+        """A socket was accepted."""
+        core = self._core
+        core.connections[session] = None
+        core.counters.connections = len(core.connections)
+        if core.stopping:
+            session.abort(Ending.SHUTDOWN)
+            return
+        core.opening[session] = core.clock()
+
+    def upgraded(self, session: Session, forwarded_for: str | None) -> None:
+        """The connection is a WebSocket now; note whose handshakes are counted together."""
+        peer = session.transport.get_extra_info("peername")
+        session.address = rate_key(peer[0] if isinstance(peer, tuple) else "", forwarded_for)
+
+    # --- Handshake ---------------------------------------------------------------------------------------------------
+
+    def first_message(self, session: Session, message: bytes) -> bool:
+        """Take the handshake request, or whatever stands in its place."""
+        core = self._core
+        address, session.address = session.address, b""
+        if session.wire is not None:
+            raise AssertionError("reads are held while a session waits for its id")
+        if address and not core.handshake_rate.allow(address, core.clock()):
+            session.end(Ending.HANDSHAKE_RATE, CloseCode.TRY_AGAIN_LATER, "too many handshakes from this address")
+            return True
+        wire = ServerSession(core.identity, core.random)
+        try:
+            hello = wire.receive_hello(message)
+        except WireError:
+            session.end(Ending.BAD_HANDSHAKE, CloseCode.POLICY_VIOLATION, "no valid handshake")
+            return True
+        core.opening.pop(session, None)
+        session.wire = wire
+        session.id = hello.public.id
+        if hello.version != PROTOCOL_VERSION:
+            self._refuse(session, c.BadVersion(), Ending.BAD_VERSION, "this relay speaks version 2")
+        elif not core.handshakes_seen.first_time(hello.public.x_pub, hello.nonce):
+            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, "a handshake is accepted once")
+        else:
+            self._claim(session)
+        return True
+
+    def _refuse(self, session: Session, error: c.ErrorBody, ending: Ending, reason: str) -> None:
+        session.send_sealed(session.opened_wire.refuse(error), must=True)
+        session.end(ending, CloseCode.POLICY_VIOLATION, reason)
+
+    def _refuse_in_use(self, session: Session) -> None:
+        self._refuse(session, c.IdInUse(), Ending.ID_IN_USE, "the id is in use")
+
+    # --- Whose the id is ---------------------------------------------------------------------------------------------
+
+    def _claim(self, session: Session) -> None:
+        core = self._core
+        if core.claims.waiting(session.id):
+            holder = self._holder(session.id)
+            same = holder is None or holder.public == session.public
+            if not same or not core.claims.join(session.id, session):
+                self._refuse_in_use(session)
+            else:
+                session.hold(HOLD_CLAIM)
+            return
+        core.claims.join(session.id, session)
+        self._settle(session.id)
+        if core.claims.first(session.id) is session:
+            session.hold(HOLD_CLAIM)
+
+    def _settle(self, client_id: bytes) -> None:
+        """Judge those who wait for an id, in turn, until one has to wait for the holder's answer."""
+        core = self._core
+        if client_id in self._settling:
+            return
+        self._settling.add(client_id)
+        try:
+            while client_id not in self._probes and (first := core.claims.first(client_id)) is not None:
+                holder = self._holder(client_id)
+                verdict = self._judge(holder, first.public)
+                if verdict is Verdict.PROBE and holder is not None:
+                    self._probe(holder, first)
+                    return
+                core.claims.leave(client_id, first)
+                if verdict is Verdict.REFUSE:
+                    self._refuse_in_use(first)
+                    continue
+                if holder is not None:
+                    holder.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, "replaced by a newer session")
+                self._admit(first)
+        finally:
+            self._settling.discard(client_id)
+
+    @staticmethod
+    def _judge(holder: Session | None, newcomer: PublicIdentity) -> Verdict:
+        if holder is None:
+            return decide(None, False, newcomer)
+        return decide(holder.public, holder.opened_wire.proven, newcomer)
+
+    def _holder(self, client_id: bytes) -> Session | None:
+        return self._core.sessions.get(client_id)
+
+    def _probe(self, holder: Session, newcomer: Session) -> None:
+        core = self._core
+        timer = core.loop.call_later(core.limits.claim_wait, self._holder_silent, holder)
+        self._probes[holder.id] = (holder, newcomer, timer)
+        holder.send_ping(core.random(_PING_SIZE))
+
+    def holder_answered(self, holder: Session) -> None:
+        """A pong to our last ping came; if a newcomer waited for it, the holder keeps the id."""
+        probe = self._probes.get(holder.id)
+        if probe is None or probe[0] is not holder:
+            return
+        del self._probes[holder.id]
+        _, newcomer, timer = probe
+        timer.cancel()
+        if self._core.claims.first(holder.id) is newcomer:
+            self._core.claims.leave(holder.id, newcomer)
+            self._refuse_in_use(newcomer)
+        self._settle(holder.id)
+
+    def _holder_silent(self, holder: Session) -> None:
+        if holder.held:
+            # It is we who do not read: whatever it answered waits in the kernel, so it cannot be judged dead.
+            self.holder_answered(holder)
+            return
+        _, newcomer, _ = self._probes.pop(holder.id)
+        if self._core.claims.first(holder.id) is newcomer:
+            self._core.claims.leave(holder.id, newcomer)
+            self._settling.add(holder.id)
+            holder.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, "replaced by a newer session")
+            self._settling.discard(holder.id)
+            self._admit(newcomer)
+        self._settle(holder.id)
+
+    def id_free(self, client_id: bytes) -> None:
+        """The holder of an id is gone: whoever waits is next."""
+        probe = self._probes.pop(client_id, None)
+        if probe is not None:
+            probe[2].cancel()
+        self._settle(client_id)
+
+    def gave_up(self, session: Session) -> None:
+        """A session ended before it had its id."""
+        if self._core.claims.leave(session.id, session):
+            # The probe that was under way for it goes on, and its answer serves nobody.
+            self._settle(session.id)
+
+    def _admit(self, session: Session) -> None:
+        core, wire = self._core, session.opened_wire
+        if session.phase is not Phase.OPEN:
+            raise AssertionError("a session that is over does not stand in line")
+        # The answer to the handshake is queued before anybody can find the session: it is the first thing it gets.
+        session.send_sealed(wire.accept(), must=True)
+        session.send_sealed(wire.challenge(), must=True)
+        session.mask = wire.mask_out
+        session.unmask = wire.mask_in
+        session.max_message = MAX_FRAME
+        core.hub.add(session)
+        core.counters.sessions = len(core.sessions)
+        core.presence_changed(session.public.x_pub, Change.ONLINE)
+        session.release(HOLD_CLAIM)
+
+
+def rate_key(peer: str, forwarded_for: str | None) -> bytes:
+    """Return what handshakes are counted under: IPv4 /32, IPv6 /64; b"" when the address is nobody's in particular.
+
+    A peer on this machine is a proxy: its `X-Forwarded-For` is believed, and without one nobody is counted, else all
+    clients behind it would be one. From anywhere else the header is a client's claim and not looked at.
+    """
+    try:
+        address = ip_address(peer)
+        if address.is_loopback and forwarded_for is not None:
+            address = ip_address(forwarded_for)
+    except ValueError:
+        return b""
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        if mapped is None:
+            return b"" if address.is_loopback else address.packed[:8]
+        address = mapped
+    return b"" if address.is_loopback else address.packed

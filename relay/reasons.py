@@ -1,0 +1,42 @@
+"""Why something was refused or ended: one enum, whose values are also what logs and metrics are labelled with."""
+
+from enum import StrEnum
+
+
+class Refusal(StrEnum):
+    """Why a frame that was read did not reach its recipient; whoever sent a peer frame is answered 0x03."""
+
+    OFFLINE = "offline"  # no session has this id
+    RECIPIENT_FULL = "recipient_full"  # the recipient's own bound is reached
+    TOTAL_FULL = "total_full"  # the bound for all queues together is reached
+    SHED = "shed"  # was queued, and gave way when the total was used up
+    RECIPIENT_GONE = "recipient_gone"  # was queued when the recipient's session ended
+    MALFORMED = "malformed"
+    REPLAYED = "replayed"  # a frame for the server whose nonce was seen before
+    UNKNOWN_COMMAND = "unknown_command"
+    RATE = "rate"  # INTRODUCE or WAKE beyond what one sender may
+    NO_NOTIFIER = "no_notifier"
+    TARGET_AWAKE = "target_awake"  # a message WAKE for somebody who is online and active
+    TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
+
+
+class Ending(StrEnum):
+    """Why a connection ended, as the relay sees it."""
+
+    CLIENT = "client"  # the client closed, or its socket did
+    NOT_WEBSOCKET = "not_websocket"  # answered as plain HTTP
+    BAD_REQUEST = "bad_request"  # an opening that is no HTTP, or too long
+    SLOW_OPENING = "slow_opening"  # no handshake within the deadline
+    HANDSHAKE_RATE = "handshake_rate"
+    BAD_HANDSHAKE = "bad_handshake"
+    BAD_VERSION = "bad_version"
+    REPLAYED_HANDSHAKE = "replayed_handshake"
+    ID_IN_USE = "id_in_use"
+    REPLACED = "replaced"  # put out by a newer session of the same keys
+    PROTOCOL_ERROR = "protocol_error"  # RFC 6455 violated
+    MALFORMED = "malformed"  # too many frames that are none
+    SILENT = "silent"
+    STALLED = "stalled"  # did not take what was queued for it
+    SLOW_FRAME = "slow_frame"  # a frame begun and not finished in time
+    SHUTDOWN = "shutdown"
+    INTERNAL_ERROR = "internal_error"

@@ -1,0 +1,473 @@
+"""One connected client: from its opening to its end, and the path of every frame it sends.
+
+The routed path is :meth:`Session.message_received` down to :meth:`Outbox.put`: no task, no lock, no clock, no log call
+per frame. What is rare (commands, claims, refusals, stalls) leaves it by a call.
+"""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final, cast
+
+from websockets.frames import CloseCode
+
+from keys.identity import SERVER_ID, PublicIdentity
+from keys.primitives import HeaderKeystream
+from relay import pages
+from relay.guard import Allowance
+from relay.hub import Change
+from relay.outbox import Outbox, frame_head
+from relay.reasons import Ending, Refusal
+from relay.websocket import Phase, WebSocket
+from wire import commands as c
+from wire.limits import MAX_HANDSHAKE, MIN_FRAME
+from wire.session import ServerSession
+
+if TYPE_CHECKING:
+    from relay.core import Core
+
+HOLD_RATE: Final = 1
+"""Reads are held until an overdrawn allowance is paid back."""
+HOLD_REFUSALS: Final = 2
+"""Reads are held until the 0x03 answers that wait are sealed."""
+HOLD_PARTIAL: Final = 4
+"""Reads are held until there is room for a large unfinished frame."""
+HOLD_CLAIM: Final = 8
+"""Reads are held while the session waits for its id."""
+HOLD_SHUTDOWN: Final = 16
+"""Reads are held for good: the relay stops."""
+
+_REFUSALS_PER_STEP: Final = 16
+
+
+class Session(WebSocket):
+    """One client's connection; a session proper once :meth:`opened` was called."""
+
+    __slots__ = (
+        # Everything here weighs on each of a hundred thousand idle connections: made late, let go early.
+        "address",
+        "bytes_left",
+        "commands_left",
+        "core",
+        "dirty",
+        "ended",
+        "frames_left",
+        "id",
+        "last_in",
+        "last_out",
+        "malformed",
+        "mask",
+        "outbox",
+        "paid_at",
+        "partial_since",
+        "partial_size",
+        "ping",
+        "ping_frame",
+        "presence",
+        "previous_in",
+        "refusals",
+        "refusals_left",
+        "refused",
+        "stray_pongs",
+        "unmask",
+        "watching",
+        "wire",
+        "working",
+    )
+
+    id: bytes
+    mask: HeaderKeystream
+
+    def __init__(self, core: "Core") -> None:
+        super().__init__(MAX_HANDSHAKE)
+        limits = core.limits
+        self.core = core
+        self.address = b""
+        self.wire: ServerSession | None = None
+        self.unmask: HeaderKeystream | None = None
+        self.outbox: Outbox[Session] = Outbox(self, limits.flush_size)
+        self.dirty = False
+        self.working = False
+        self.ended: Ending | None = None
+        self.last_in = self.previous_in = self.last_out = self.paid_at = core.clock()
+        self.bytes_left: float = limits.bytes_burst if limits.bytes_per_second > 0 else float("inf")
+        self.frames_left: float = limits.frames_burst if limits.frames_per_second > 0 else float("inf")
+        self.commands_left: Allowance | None = None
+        self.refusals_left: Allowance | None = None
+        self.malformed = 0
+        self.stray_pongs = 0
+        self.ping: bytes | None = None
+        self.ping_frame: bytes | None = None
+        self.partial_size = 0
+        self.partial_since = 0.0
+        self.refusals: deque[tuple[bytes, bytes]] | None = None
+        self.presence: dict[bytes, Change] | None = None
+        self.refused: dict[Session, None] | None = None
+        self.watching: dict[bytes, None] | None = None
+
+    @property
+    def public(self) -> PublicIdentity:
+        """The public keys that the handshake proved."""
+        return self.opened_wire.peer
+
+    @property
+    def opened_wire(self) -> ServerSession:
+        """The wire session, which is there from the handshake on."""
+        if self.wire is None:
+            raise AssertionError("no handshake yet")
+        return self.wire
+
+    # --- The routed path ---------------------------------------------------------------------------------------------
+
+    def message_received(self, message: bytes) -> bool:
+        unmask = self.unmask
+        if unmask is None:
+            return self.core.entry.first_message(self, message)
+        size = len(message)
+        if size < MIN_FRAME:
+            return self.malformed_frame()
+        nonce = message[8:20]
+        target = unmask.xor(message[:8], nonce)
+        recipient = self.core.sessions.get(target)
+        if recipient is None:
+            if target == SERVER_ID:
+                return self.core.control.command_received(self, message)
+            return self.refuse(target, message[8:32], Refusal.OFFLINE)
+        frame = frame_head(size) + recipient.mask.xor(self.id, nonce) + message[8:]
+        if recipient.outbox.put(frame, self):
+            if not recipient.dirty:
+                self.core.turns.touch(recipient)
+            return False
+        refusal = recipient.put_crowded(frame, self)
+        return False if refusal is None else self.refuse(target, message[8:32], refusal)
+
+    def put_crowded(self, frame: bytes, sender: "Session | None") -> Refusal | None:
+        """Queue a frame for which there is no room yet: flush, or ask the budget; tell why not if it stays out."""
+        outbox = self.outbox
+        if not outbox.stalled:
+            self.flush()
+        if self.phase is not Phase.OPEN:
+            return Refusal.RECIPIENT_GONE
+        if not outbox.stalled:
+            outbox.force(frame, sender)
+            if outbox.size >= self.core.limits.flush_size:
+                self.flush()
+            elif not self.dirty:
+                self.core.turns.touch(self)
+            return None
+        if not self.core.budget.within_bound(outbox, len(frame)):
+            refusal = Refusal.RECIPIENT_FULL
+        elif self.core.make_way(outbox, len(frame)):
+            outbox.force(frame, sender)
+            return None
+        else:
+            refusal = Refusal.TOTAL_FULL
+        if sender is not None:
+            self.remember_refused(sender)
+        return refusal
+
+    # --- What the relay itself says ----------------------------------------------------------------------------------
+
+    def send(self, body: c.Body, *, must: bool = False) -> bool:
+        """Seal and queue a server frame; False if the client does not take what it has already.
+
+        With `must` it is queued all the same: for the few frames without which a client would be told less than the
+        truth, each bounded by what the client itself asked for.
+        """
+        return self.send_sealed(self.opened_wire.seal(body), must=must)
+
+    def send_sealed(self, sealed: bytes, *, must: bool = False) -> bool:
+        """Queue a server frame that is already sealed; as :meth:`send`."""
+        outbox = self.outbox
+        frame = frame_head(len(sealed)) + sealed
+        if outbox.stalled:
+            if not must and outbox.untaken > self.core.limits.queue_share:
+                return False
+            outbox.force(frame, None)
+            self.core.budget.shrunk(outbox, self.transport.get_write_buffer_size())
+            return True
+        if outbox.put(frame, None):
+            if not self.dirty:
+                self.core.turns.touch(self)
+            return True
+        return self.put_crowded(frame, None) is None
+
+    def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> bool:
+        """Answer a frame of this session with 0x03; returns whether reads were held because of it."""
+        self.queue_refusal(target, nonce, refusal)
+        limits = self.core.limits
+        if self.refusals_left is None:
+            self.refusals_left = Allowance(limits.refusals_per_second, limits.refusals_burst, self.core.clock())
+        self.spend(self.refusals_left)
+        if self.refusals is not None and len(self.refusals) > limits.refusals_waiting:
+            self.hold(HOLD_REFUSALS)
+        return bool(self.held)
+
+    def queue_refusal(self, target: bytes, nonce: bytes, refusal: Refusal) -> None:
+        """Let 0x03 be sealed when it is this session's turn; nothing if the session is over."""
+        self.core.counters.refusals[refusal] += 1
+        if self.phase is not Phase.OPEN:
+            return
+        if self.refusals is None:
+            self.refusals = deque()
+        self.refusals.append((target, nonce))
+        self.core.turns.work(self)
+
+    def note_presence(self, x_pub: bytes, change: Change) -> None:
+        """Let a change of a watched key be told when it is this session's turn."""
+        if self.phase is not Phase.OPEN:
+            return
+        if self.presence is None:
+            self.presence = {}
+        self.presence[x_pub] = self.presence.get(x_pub, Change(0)) | change
+        self.core.turns.work(self)
+
+    def work(self) -> bool:
+        """Seal some of what waits; tell whether more does. While the client takes nothing, it goes on waiting."""
+        if self.phase is not Phase.OPEN or self.outbox.stalled:
+            return False
+        if self.refusals:
+            for _ in range(min(len(self.refusals), _REFUSALS_PER_STEP)):
+                self.send(c.RecipientOffline(*self.refusals.popleft()), must=True)
+            if self.refusals:
+                return True
+            self.refusals = None
+        if self.presence:
+            self.tell_presence()
+        # Only now: what is parsed next may refuse again.
+        self.release(HOLD_REFUSALS)
+        return False
+
+    def tell_presence(self) -> None:
+        """Tell the changes that were gathered, in one frame each way."""
+        changes, self.presence = self.presence, None
+        if not changes:
+            return
+        gone = [x_pub for x_pub, change in changes.items() if Change.OFFLINE in change]
+        here = [x_pub for x_pub, change in changes.items() if Change.ONLINE in change and self.core.hub.online(x_pub)]
+        self.core.counters.presence_told += len(gone) + len(here)
+        # Offline first: of a session that was replaced, its watchers are told both.
+        if gone:
+            self.send(c.PeerOffline.of(gone), must=True)
+        if here:
+            self.send(c.PeerOnline.of(here), must=True)
+
+    def remember_refused(self, sender: "Session") -> None:
+        """Tell this sender that we are online, once what is queued for us has drained: only that makes it resend."""
+        if self.refused is None:
+            self.refused = {}
+        self.refused[sender] = None
+
+    # --- Writing -----------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand what is queued to the transport, as long as it takes it."""
+        outbox = self.outbox
+        if outbox.stalled or not outbox.size or self.phase is not Phase.OPEN:
+            return
+        core = self.core
+        self.last_out = core.clock()
+        while outbox.size and not outbox.stalled:
+            batch = outbox.take(core.limits.flush_size)
+            core.counters.bytes_out += len(batch.data)
+            self.transport.write(batch.data)
+            if self.transport.is_closing():
+                # The socket died under the write; the loop will say so later, but the senders wait now.
+                core.refuse_all(self, batch.from_peers(), Refusal.RECIPIENT_GONE)
+                self._enter_closing()
+                core.leave(self)
+                return
+
+    def pause_writing(self) -> None:
+        """The transport keeps bytes that the kernel did not take (its high-water mark is 0)."""
+        if self.phase is Phase.OPEN and not self.outbox.stalled:
+            self.core.budget.stall(self.outbox, self.transport.get_write_buffer_size(), self.core.clock())
+            if self.core.budget.exceeded:
+                self.core.relieve_soon()
+
+    def resume_writing(self) -> None:
+        """The kernel took all that the transport had."""
+        outbox = self.outbox
+        if not outbox.stalled:
+            return
+        self.core.budget.resume(outbox)
+        self.send_late_pong()
+        self.flush()
+        if self.blocked:
+            return
+        outbox.clear_marks()
+        if self.refused is not None:
+            refused, self.refused = self.refused, None
+            for sender in refused:
+                if sender.watching is not None and self.public.x_pub in sender.watching:
+                    sender.note_presence(self.public.x_pub, Change.ONLINE)
+        if self.refusals or self.presence:
+            self.core.turns.work(self)
+
+    @property
+    def blocked(self) -> bool:
+        return self.outbox.stalled
+
+    # --- Accounting --------------------------------------------------------------------------------------------------
+
+    def chunk_received(self, size: int) -> None:
+        core = self.core
+        self.previous_in = self.last_in
+        self.last_in = core.clock()
+        core.counters.bytes_in += size
+        self.bytes_left -= size
+        if self.bytes_left < 0:
+            self._pay_back()
+
+    def frames_received(self, count: int) -> None:
+        self.core.counters.frames_in += count
+        self.frames_left -= count
+        if self.frames_left < 0:
+            self._pay_back()
+        if self.stray_pongs:
+            if self.stray_pongs >= count:
+                # Unasked pongs alone do not show that anybody reads what we write.
+                self.last_in = self.previous_in
+            self.stray_pongs = 0
+
+    def _pay_back(self) -> None:
+        """Add what time has earned to both allowances; hold reads for as long as one is still overdrawn."""
+        limits, now = self.core.limits, self.core.clock()
+        elapsed, self.paid_at = now - self.paid_at, now
+        wait = 0.0
+        if limits.bytes_per_second > 0:
+            self.bytes_left = min(limits.bytes_burst, self.bytes_left + elapsed * limits.bytes_per_second)
+            wait = max(wait, -self.bytes_left / limits.bytes_per_second)
+        if limits.frames_per_second > 0:
+            self.frames_left = min(limits.frames_burst, self.frames_left + elapsed * limits.frames_per_second)
+            wait = max(wait, -self.frames_left / limits.frames_per_second)
+        if wait > 0:
+            self.core.hold_for(self, HOLD_RATE, wait)
+
+    def spend(self, allowance: Allowance) -> None:
+        """Spend one; hold reads for as long as the allowance is overdrawn."""
+        allowance.left -= 1
+        if allowance.left < 0:
+            wait = allowance.debt(self.core.clock())
+            if wait > 0:
+                self.core.hold_for(self, HOLD_RATE, wait)
+
+    def malformed_frame(self) -> bool:
+        """Count a frame that is none; the session ends after too many."""
+        self.core.counters.refusals[Refusal.MALFORMED] += 1
+        self.malformed += 1
+        if self.malformed >= self.core.limits.malformed:
+            self.end(Ending.MALFORMED, CloseCode.POLICY_VIOLATION, "too many malformed frames")
+        return self.phase is not Phase.OPEN
+
+    def partial_frame(self, size: int) -> None:
+        if size == 0:
+            self.partial_since = 0.0
+        elif self.partial_since == 0.0:
+            self.partial_since = self.core.clock()
+        wanted = size if size > self.core.limits.partial_free else 0
+        if wanted != self.partial_size and not self._reserve_partial(wanted):
+            self.hold(HOLD_PARTIAL)
+            self.core.later(0.25, self._retry_partial, wanted)
+
+    def _reserve_partial(self, size: int) -> bool:
+        core = self.core
+        used = core.partial_used - self.partial_size + size
+        if size > self.partial_size and used > core.limits.partial_total:
+            return False
+        core.partial_used, self.partial_size = used, size
+        return True
+
+    def _retry_partial(self, size: int) -> None:
+        if self.phase is not Phase.OPEN:
+            return
+        if self._reserve_partial(size):
+            self.release(HOLD_PARTIAL)
+        else:
+            self.core.later(0.25, self._retry_partial, size)
+
+    # --- Life --------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        # The transport keeps nothing: whatever the kernel does not take at once stalls the outbox, which is bounded.
+        self.transport.set_write_buffer_limits(0)
+        self.core.entry.connected(self)
+
+    def opening_received(self, buffer: bytearray) -> int:
+        end = buffer.find(b"\r\n\r\n") + 4
+        if end < 4:
+            if len(buffer) > self.core.limits.request_size:
+                self.transport.write(pages.too_large())
+                self._hang_up(Ending.BAD_REQUEST)
+            return 0
+        reply = pages.answer(bytes(buffer[:end]))
+        self.transport.write(reply.data)
+        if reply.upgraded:
+            self.core.entry.upgraded(self, reply.forwarded_for)
+            self.phase = Phase.OPEN
+        else:
+            self._hang_up(Ending.NOT_WEBSOCKET)
+        return end
+
+    def _hang_up(self, ending: Ending) -> None:
+        self.ended = ending
+        self._half_close()
+        self._enter_closing()
+        self.core.leave(self)
+
+    def pong_received(self, payload: bytes) -> None:
+        if self.ping is None or payload != self.ping:
+            self.stray_pongs += 1
+            return
+        self.ping = None
+        self.core.entry.holder_answered(self)
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a WebSocket ping past whatever is queued; only a pong with this payload counts as an answer."""
+        self.ping = payload
+        self.transport.write(bytes((0x89, len(payload))) + payload)
+
+    def beat(self, payload: bytes) -> None:
+        """Ask for a sign of life, and give one that a web page's own code can see."""
+        if self.outbox.stalled:
+            if self.ping is None:
+                self.send_ping(payload)
+            return
+        self.send_ping(payload)
+        if self.ping_frame is None:
+            # Sealed once: it says nothing but that the relay lives, and a client that sees it again loses nothing.
+            self.ping_frame = self.opened_wire.seal(c.ServerPing())
+        self.send_sealed(self.ping_frame)
+
+    def violation(self) -> None:
+        self.ended = self.ended or Ending.PROTOCOL_ERROR
+        self.core.leave(self)
+
+    def client_closed(self) -> None:
+        self.ended = self.ended or Ending.CLIENT
+        self.core.leave(self)
+
+    def end(self, ending: Ending, code: CloseCode, reason: str = "") -> None:
+        """End the session: write what is queued if the transport takes it, then close."""
+        if self.phase is Phase.OPENING:
+            self.abort(ending)
+        elif self.phase is Phase.OPEN:
+            self.ended = self.ended or ending
+            self.flush()
+            self.close(code, reason)
+            self.core.leave(self)
+
+    def abort(self, ending: Ending) -> None:
+        """End the connection without a word: the other side does not take any."""
+        self.ended = self.ended or ending
+        self._enter_closing()
+        self.transport.abort()
+        self.core.leave(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        ours = exc is not None and not isinstance(exc, OSError)
+        self.ended = self.ended or (Ending.INTERNAL_ERROR if ours else Ending.CLIENT)
+        self._enter_closing()
+        self.phase = Phase.LOST
+        self.core.leave(self)
+        self.core.lost(self)

@@ -1,0 +1,110 @@
+"""Settings: each is a flag and a `RELAY_…` variable. The only module that reads the environment.
+
+The relay's keys are found in this order, and two sources at once are an error: `RELAY_X25519_SECRET` and
+`RELAY_ED25519_SECRET` (or files named by these with `_FILE`), the file of `--keys`, `relay.keys` in the data directory.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
+
+from relay.limits import Limits
+
+PREFIX: Final = "RELAY_"
+_SECRETS: Final = frozenset(
+    f"{PREFIX}{name}{suffix}" for name in ("X25519_SECRET", "ED25519_SECRET") for suffix in ("", "_FILE")
+)
+_LIMITS: Final = f"{PREFIX}LIMITS_"
+
+
+class BadSettings(Exception):
+    """Settings that cannot be used; the text names each, and never a secret."""
+
+
+def _default_data_dir() -> Path:
+    """Return systemd's state directory, else the XDG one of this user: the same place from every working directory."""
+    state = os.environ.get("STATE_DIRECTORY")
+    if state:
+        return Path(state.split(":")[0])
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "blindrelay"
+
+
+def _check_url(url: str) -> str:
+    if url and not url.startswith(("ws://", "wss://")):
+        raise ValueError("it begins with ws:// or wss://")
+    return url
+
+
+class Settings(BaseSettings):
+    """A blind relay: it forwards sealed frames between sockets by an id that only it can unmask."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        cli_prog_name="python -m relay",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=False,
+        use_attribute_docstrings=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on; a TLS proxy on the same machine needs no other."""
+    port: int = Field(8090, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    """Where the keys are kept when no other place is named; made when it is not there."""
+    keys: Path | None = None
+    """Key file of `blindrelay-keygen`; without it `relay.keys` in the data directory, minted when missing."""
+    notifier_id: Annotated[str, Field(pattern="^[0-9a-fA-F]{16}$")] | None = None
+    """Client id of the push notifier, 16 hex digits; it stands above the one in the key file."""
+    url: Annotated[str, AfterValidator(_check_url)] = ""
+    """The URL under which clients reach this relay, for the relay card, such as wss://relay.example/ws."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged, to standard error."""
+    limits: Limits = Field(default_factory=Limits)
+    """The relay's limits."""
+
+    @property
+    def default_url(self) -> str:
+        """The URL for the relay card: the one that was set, else the address we listen on."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.url or f"ws://{host}:{self.port}/ws"
+
+
+def load(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Read flags, then variables.
+
+    Raises:
+        BadSettings: names every setting that is unknown or cannot be used, the value, and what it should be.
+        SystemExit: after `--help` (status 0) or an unknown flag (status 2), as argparse has it.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _SECRETS
+    unknown = [
+        name for name in environ if name.startswith(PREFIX) and not name.startswith(_LIMITS) and name not in known
+    ]
+    if unknown:
+        raise BadSettings("\n".join(f"{name}: there is no such setting; see --help" for name in sorted(unknown)))
+    try:
+        source: CliSettingsSource[Any] = CliSettingsSource(Settings, cli_parse_args=list(arguments))
+        return Settings(_cli_settings_source=source)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise BadSettings("\n".join(_explain(problem) for problem in error.errors(include_url=False))) from None
+    except SettingsError as error:
+        raise BadSettings(str(error)) from None
+
+
+def _explain(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    flag = "--" + ".".join(path).replace("_", "-")
+    variable = PREFIX + "_".join(path).upper()
+    return f"{flag} (or {variable}) is {problem['input']!r}: {problem['msg']}"

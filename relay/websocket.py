@@ -1,0 +1,368 @@
+"""WebSocket framing (RFC 6455) over an asyncio transport: bytes in, whole binary messages out.
+
+Framing is scanned here alone. A complete, unfragmented, masked binary message, which is nearly everything that a relay
+sees, is taken straight from the receive buffer; so is a pong. All the rest (pings, text, fragments, closing, every
+violation) is given, in whole frames, to `websockets`' sans-I/O `Protocol`, which is made when first needed and let go
+as soon as no fragmented message is under way. The differential tests hold both to the same messages and close codes.
+
+After a Close frame of either side nothing more is parsed: the socket is half-closed, what still comes is thrown away,
+and the pulse cuts it off after a deadline.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import Final, cast
+
+from websockets.exceptions import ProtocolError
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import SERVER, Protocol, State
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no wheel for this platform: slower, but the same
+    from websockets.utils import apply_mask
+
+FIN_BINARY: Final = 0x82
+FIN_PONG: Final = 0x8A
+MASKED: Final = 0x80
+
+_OPCODES: Final = frozenset(Opcode)
+_DATA: Final = frozenset((Opcode.CONT, Opcode.TEXT, Opcode.BINARY))
+
+# websockets logs frames at debug level and closings at info level: neither may ever reach a log of ours.
+silent: Final = logging.getLogger("relay.websockets")
+silent.addHandler(logging.NullHandler())
+silent.propagate = False
+silent.setLevel(logging.CRITICAL)
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    OPENING = "opening"  # the HTTP request is not complete
+    OPEN = "open"
+    CLOSING = "closing"  # our Close frame and EOF are on their way
+    LOST = "lost"
+
+
+class WebSocket(asyncio.Protocol, ABC):
+    """One connection. A subclass gives the opening, takes the messages, and is told when it is over.
+
+    Reading can be held for several reasons at once; it goes on when the last one is gone. While it is held, bytes that
+    were already read wait in the buffer, unparsed.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_fragments",
+        "_holds",
+        "_late_pong",
+        "_need",
+        "_protocol",
+        "max_message",
+        "phase",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, max_message: int) -> None:
+        self.phase = Phase.OPENING
+        self.max_message = max_message
+        self._buffer: bytearray | None = None
+        self._need = 0
+        self._holds = 0
+        self._protocol: Protocol | None = None
+        self._fragments: bytearray | None = None
+        self._late_pong: bytes | None = None
+
+    # --- What a subclass gives ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def opening_received(self, buffer: bytearray) -> int:
+        """Take bytes of the HTTP request; return how many were used up, 0 while it is incomplete."""
+
+    @abstractmethod
+    def message_received(self, message: bytes) -> bool:
+        """Take one binary message; return True when it held reads, closed the socket or moved `max_message`."""
+
+    @abstractmethod
+    def pong_received(self, payload: bytes) -> None:
+        """Take a pong."""
+
+    @abstractmethod
+    def chunk_received(self, size: int) -> None:
+        """Account for `size` bytes read, before they are parsed."""
+
+    @abstractmethod
+    def frames_received(self, count: int) -> None:
+        """Account for `count` frames parsed from what was read."""
+
+    @abstractmethod
+    def partial_frame(self, size: int) -> None:
+        """Account for an unfinished frame of `size` bytes; 0 when there is none."""
+
+    @abstractmethod
+    def violation(self) -> None:
+        """The client broke RFC 6455 or a size limit; the Close frame that says so is on its way."""
+
+    @abstractmethod
+    def client_closed(self) -> None:
+        """The client sent a Close frame; it was echoed."""
+
+    @property
+    @abstractmethod
+    def blocked(self) -> bool:
+        """Whether the transport is not taking bytes now."""
+
+    # --- Reading -----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the transport read."""
+        if self.phase is Phase.CLOSING or self.phase is Phase.LOST:
+            return
+        self.chunk_received(len(data))
+        buffer = self._buffer
+        if buffer is not None:
+            buffer += data
+            if self._holds or len(buffer) < self._need:
+                return
+            self._parse_buffer()
+        elif self._holds:
+            self._buffer = bytearray(data)
+            self._need = 0
+        elif self.phase is Phase.OPEN:
+            used = self._scan(data)
+            if used < len(data) and self.phase is Phase.OPEN:
+                self._buffer = bytearray(data[used:])
+                self._note_partial()
+        else:
+            self._buffer = bytearray(data)
+            self._parse_buffer()
+
+    def _parse_buffer(self) -> None:
+        """Parse what waits in the buffer, as far as it goes."""
+        buffer = self._buffer
+        if buffer is None:
+            return
+        if self.phase is Phase.OPENING:
+            del buffer[: self.opening_received(buffer)]
+        # Looked up anew: the opening moves the phase on.
+        if self.phase is Phase.OPEN and not self._holds:
+            del buffer[: self._scan(buffer)]
+        if self.phase in (Phase.CLOSING, Phase.LOST) or not buffer:
+            self._buffer = None
+            self._need = 0
+            self.partial_frame(0)
+        else:
+            self._note_partial()
+
+    def _note_partial(self) -> None:
+        # While reading is held, what waits is whole frames for all we know, and bounded by one read.
+        self.partial_frame(0 if self._holds else self._need)
+
+    def _scan(self, data: bytes | bytearray) -> int:
+        """Parse frames from the front of `data`; return how many bytes were used up. Sets `_need` for the rest."""
+        position = 0
+        end = len(data)
+        count = 0
+        limit = self.max_message
+        while end - position >= 2:
+            if data[position] == FIN_BINARY and self._fragments is None:
+                second = data[position + 1]
+                if second < 0xFE:
+                    start = position + 6
+                    stop = start + second - MASKED
+                elif second == 0xFE:
+                    start = position + 8
+                    stop = start + int.from_bytes(data[position + 2 : position + 4], "big")
+                else:
+                    start = position + 14
+                    stop = start + int.from_bytes(data[position + 2 : position + 10], "big")
+                if second >= MASKED and start <= end and stop - start <= limit:
+                    if stop > end:
+                        self._need = stop - position
+                        break
+                    position = stop
+                    count += 1
+                    if self.message_received(apply_mask(data[start:stop], data[start - 4 : start])):
+                        if self._holds or self.phase is not Phase.OPEN:
+                            self._need = 0
+                            break
+                        limit = self.max_message
+                    continue
+            used = self._unusual(data, position, end)
+            if used == 0:
+                break
+            position += used
+            count += 1
+            if self._holds or self.phase is not Phase.OPEN:
+                self._need = 0
+                break
+        else:
+            self._need = 2
+        self.frames_received(count)
+        return position
+
+    def _unusual(self, data: bytes | bytearray, position: int, end: int) -> int:
+        """Handle one frame that the fast path leaves; return its bytes, or 0 (and set `_need`) when it is incomplete.
+
+        What the first bytes show to be wrong is passed on at once, so that nobody can make us wait for the rest of it.
+        """
+        first, second = data[position], data[position + 1]
+        if (first & 0x0F) not in _OPCODES or second < MASKED:
+            self._feed(bytes(data[position : position + 2]))
+            return 2
+        head = 2
+        length = second & 0x7F
+        if length >= 126:
+            head = 4 if length == 126 else 10
+            if end - position < head:
+                self._need = head
+                return 0
+            length = int.from_bytes(data[position + 2 : position + head], "big")
+        limit = self.max_message
+        if self._protocol is not None and self._protocol.current_size is not None:
+            limit -= self._protocol.current_size
+        if length > limit:
+            self._feed(bytes(data[position : position + head]))
+            return head
+        total = head + 4 + length
+        if end - position < total:
+            self._need = total
+            return 0
+        if first == FIN_PONG and length < 126:
+            start = position + head + 4
+            self.pong_received(apply_mask(data[start : start + length], data[start - 4 : start]))
+        else:
+            self._feed(bytes(data[position : position + total]))
+        return total
+
+    def _feed(self, frame: bytes) -> None:
+        """Give one frame to the sans-I/O protocol and do what it says."""
+        protocol = self._protocol
+        if protocol is None:
+            protocol = Protocol(SERVER, state=State.OPEN, max_size=self.max_message, logger=silent)
+            self._protocol = protocol
+        protocol.receive_data(frame)
+        message = None
+        closed = False
+        for event in cast("list[Frame]", protocol.events_received()):
+            opcode = event.opcode
+            if opcode in _DATA:
+                message = self._assemble(event)
+            elif opcode is Opcode.PONG:
+                self.pong_received(bytes(event.data))
+            elif opcode is Opcode.CLOSE:
+                closed = True
+        self._write_protocol(protocol)
+        if protocol.state is not State.OPEN:
+            self._enter_closing()
+            if closed:
+                self.client_closed()
+            else:
+                self.violation()
+            return
+        if protocol.current_size is None:
+            self._protocol = None
+        if message is not None:
+            self.message_received(message)
+
+    def _assemble(self, frame: Frame) -> bytes | None:
+        """Return a whole binary message when this frame ends one; text is read to its end and ignored."""
+        if frame.opcode is not Opcode.CONT:
+            if frame.fin:
+                return bytes(frame.data) if frame.opcode is Opcode.BINARY else None
+            # One buffer, not a list of parts: a million empty fragments must not become a million objects.
+            self._fragments = bytearray(frame.data) if frame.opcode is Opcode.BINARY else _Ignored()
+            return None
+        fragments = self._fragments
+        if fragments is None:
+            return None
+        fragments += frame.data
+        if not frame.fin:
+            return None
+        self._fragments = None
+        return None if isinstance(fragments, _Ignored) else bytes(fragments)
+
+    def _write_protocol(self, protocol: Protocol) -> None:
+        for data in protocol.data_to_send():
+            if not data:
+                self._half_close()
+            elif protocol.state is State.OPEN and self.blocked:
+                # A pong for a client that does not read: RFC 6455 §5.5.3 lets us answer the latest ping alone.
+                self._late_pong = data
+            else:
+                self.transport.write(data)
+
+    def send_late_pong(self) -> None:
+        """Send the pong that waited until the transport took bytes again, if there is one."""
+        pong, self._late_pong = self._late_pong, None
+        if pong is not None and self.phase is Phase.OPEN:
+            self.transport.write(pong)
+
+    # --- Holding -----------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """The reasons, as bits, for which reading is held."""
+        return self._holds
+
+    def hold(self, reason: int) -> None:
+        """Read no more until :meth:`release` was called for this reason."""
+        if not self._holds and self.phase in (Phase.OPENING, Phase.OPEN):
+            self.transport.pause_reading()
+        self._holds |= reason
+
+    def release(self, reason: int) -> None:
+        """Drop one reason to hold; without any left, parse what waits and read on."""
+        if not self._holds & reason:
+            return
+        self._holds &= ~reason
+        if self._holds or self.phase not in (Phase.OPENING, Phase.OPEN):
+            return
+        if self._buffer is not None and len(self._buffer) >= self._need:
+            self._parse_buffer()
+        # Parsing may have held again, or closed.
+        if not self._holds and self.phase in (Phase.OPENING, Phase.OPEN):
+            self.transport.resume_reading()
+
+    # --- Closing -----------------------------------------------------------------------------------------------------
+
+    def close(self, code: CloseCode | int, reason: str = "") -> None:
+        """Send a Close frame and EOF; what the client sends from now on is thrown away."""
+        if self.phase is Phase.OPEN:
+            protocol = self._protocol or Protocol(SERVER, state=State.OPEN, logger=silent)
+            try:
+                protocol.fail(code, reason)
+            except ProtocolError as error:
+                raise AssertionError("a close code of ours is not valid") from error
+            self._write_protocol(protocol)
+            self._enter_closing()
+
+    def _enter_closing(self) -> None:
+        self.phase = Phase.CLOSING
+        self._protocol = None
+        self._fragments = None
+        self._late_pong = None
+        self._buffer = None
+        if self._holds:
+            # The end of the stream is only seen by reading.
+            self._holds = 0
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _half_close(self) -> None:
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+
+class _Ignored(bytearray):
+    """Stands for a fragmented text message: whatever is added is forgotten."""
+
+    def __iadd__(self, _data: object) -> "_Ignored":
+        return self
