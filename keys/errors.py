@@ -25,6 +25,10 @@ class OpenError(KeysError):
     def __init__(self) -> None:
         super().__init__("does not open")
 
+    def __reduce__(self) -> tuple[type["OpenError"], tuple[()]]:
+        # The inherited one passes the text to __init__, so that the error would not survive a process pool.
+        return OpenError, ()
+
 
 class BadInvite(KeysError, ValueError):
     """A text that is no invite (``K0…``) or relay card (``R0…``)."""

@@ -53,6 +53,10 @@ class PublicIdentity:
         # Ids and keys say who talks; they stay out of logs and tracebacks.
         return "PublicIdentity(…)"
 
+    def __reduce__(self) -> tuple[type["PublicIdentity"], tuple[bytes, bytes]]:
+        # Copies and unpickled ones are made, and so checked, like any other.
+        return PublicIdentity, (self.x_pub, self.ed_pub)
+
 
 class Identity:
     """A party that we are: two seeds, the key pairs made from them, and the public halves.

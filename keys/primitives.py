@@ -82,6 +82,22 @@ def x25519_shared(seed: bytes, public: bytes) -> bytes:
         raise BadKey("the X25519 public key is of low order") from error
 
 
+_ANY_SCALAR: Final = bytes(KEY_SIZE)
+
+
+def check_x25519_order(public: bytes) -> bytes:
+    """Return `public` when a secret shared with its owner depends on the secrets of both. Costs a multiplication.
+
+    One scalar decides for all: clamped scalars are multiples of the cofactors of the curve (8) and of its twist (4),
+    and too small to be multiples of either large prime, so a point is sent to zero by all of them or by none.
+
+    Raises:
+        BadKey: wrong size, not canonical, or of low order.
+    """
+    x25519_shared(_ANY_SCALAR, public)
+    return public
+
+
 # --- Ed25519 --------------------------------------------------------------------------------------------------------
 
 
@@ -89,6 +105,20 @@ def ed25519_keypair(seed: bytes) -> tuple[bytes, bytes]:
     """Return ``(public key, signing key)`` of a 32-byte seed; the signing key is libsodium's ``seed public`` (64)."""
     _check_size(seed, KEY_SIZE, "an Ed25519 secret")
     return sodium.crypto_sign_seed_keypair(seed)
+
+
+def check_ed25519_public(public: bytes) -> bytes:
+    """Return `public` when it is a key that a seed can have: a point of the prime-order subgroup, spelled canonically.
+
+    Under any other key either nothing verifies or, for points of mixed order, verifiers disagree.
+
+    Raises:
+        BadKey: wrong size, no point, not canonical, or not in the subgroup (low order included).
+    """
+    _check_size(public, KEY_SIZE, "an Ed25519 public key")
+    if not sodium.crypto_core_ed25519_is_valid_point(public):
+        raise BadKey("the Ed25519 public key is not one that a secret can have")
+    return public
 
 
 def ed25519_sign(signing_key: bytes, message: bytes) -> bytes:
@@ -175,13 +205,25 @@ class HeaderKeystream:
     def __repr__(self) -> str:
         return "HeaderKeystream(…)"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a header keystream is not pickled: its key would travel in clear")
+
 
 # --- Passphrases ----------------------------------------------------------------------------------------------------
 
 
 def passphrase_key(passphrase: bytes, salt: bytes, *, opslimit: int, memlimit: int) -> bytes:
-    """Return the 32-byte key of a passphrase by Argon2id (RFC 9106): `opslimit` passes over `memlimit` bytes."""
-    return sodium.crypto_pwhash_alg(KEY_SIZE, passphrase, salt, opslimit, memlimit, sodium.crypto_pwhash_ALG_ARGON2ID13)
+    """Return the 32-byte key of a passphrase by Argon2id (RFC 9106): `opslimit` passes over `memlimit` bytes.
+
+    Raises:
+        MemoryError: `memlimit` bytes cannot be had.
+    """
+    try:
+        return sodium.crypto_pwhash_alg(
+            KEY_SIZE, passphrase, salt, opslimit, memlimit, sodium.crypto_pwhash_ALG_ARGON2ID13
+        )
+    except RuntimeError:  # all that libsodium's result can mean once PyNaCl has checked the arguments
+        raise MemoryError("not enough memory to derive the key of a passphrase") from None
 
 
 SECRETBOX_OVERHEAD: Final = NONCE_SIZE + TAG_SIZE

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import uvloop
 
 from keys.errors import KeysError
-from keys.invite import RelayCard
 from relay import log
 from relay.app import raise_file_limit, run
 from relay.own_keys import find_keys
@@ -24,14 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 2
     log.configure(settings.log_level)
-    if found.minted is not None:
-        card = RelayCard(found.keys.identity.public, settings.default_url)
-        print(f"blindrelay: minted the relay's keys into {found.minted}; keep a copy, clients pin them.", flush=True)
-        print(f'relay_card = "{card.text}"', flush=True)
     raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, found.keys))
+            runner.run(run(settings, found))
     except OSError as error:
         print(f"blindrelay: cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
         return 1

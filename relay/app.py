@@ -5,21 +5,24 @@ import contextlib
 import resource
 import signal
 from collections.abc import Callable
+from importlib.metadata import version
 
 import structlog
 from websockets.frames import CloseCode
 
 from keys.files import ServerKeys
+from keys.invite import RelayCard
 from relay.core import Core
 from relay.log import log_loop_error
+from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
 from relay.reasons import Ending, Refusal
 from relay.session import HOLD_SHUTDOWN, Session
-from relay.settings import Settings
+from relay.settings import Settings, bracketed
 from relay.websocket import Phase
 from wire import commands as c
 
-VERSION = "0.1.0"
+VERSION = version("blindrelay")
 _BACKLOG = 4096
 _RECONNECT_MS = (500, 5000)
 """Clients are told to come back at a random time between these, so that they do not all come at once."""
@@ -78,6 +81,7 @@ class Relay:
         sessions = list(core.sessions.values())
         for session in sessions:
             session.hold(HOLD_SHUTDOWN)
+            session.parse_held()
         core.turns.run()
         await self._until(lambda: not core.budget.stalled and core.turns.idle, core.limits.shutdown_deadline / 2)
         for outbox in list(core.budget.stalled):
@@ -114,7 +118,7 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def run(settings: Settings, keys: ServerKeys) -> None:
+async def run(settings: Settings, found: FoundKeys) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
@@ -123,14 +127,17 @@ async def run(settings: Settings, keys: ServerKeys) -> None:
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    relay = Relay(settings, keys)
+    relay = Relay(settings, found.keys)
     await relay.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    public = keys.identity.public
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    public = found.keys.identity.public
+    if found.minted is not None:
+        card = RelayCard(public, settings.url_at(relay.port))
+        print(f"blindrelay: minted keys into {found.minted}; keep a copy, for clients pin them")
+        print(f'relay_card = "{card.text}"')
     print(
-        f"blindrelay {VERSION} listens on ws://{host}:{relay.port}/ws"
+        f"blindrelay {VERSION} listens on ws://{bracketed(settings.host)}:{relay.port}/ws"
         f' x25519_public="{public.x_pub.hex()}" ed25519_public="{public.ed_pub.hex()}"',
         flush=True,
     )

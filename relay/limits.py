@@ -5,6 +5,7 @@ Sizes of the protocol itself stand in `wire.limits`. A rate of 0 switches that l
 
 import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Final
 
 from pydantic import ConfigDict
@@ -14,13 +15,21 @@ KIB: Final = 1024
 MIB: Final = 1024 * 1024
 
 
-def default_total_queue() -> int:
-    """Return 256 MiB, or a quarter of the machine's memory where that is less (a small board keeps room to live)."""
+def available_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Return the bytes of memory that this process may use: the machine's, or its container's where that has less."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):
         memory = 1024 * MIB
-    return max(16 * MIB, min(256 * MIB, memory // 4))
+    try:
+        return min(memory, int(cgroup.read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        return memory
+
+
+def default_total_queue() -> int:
+    """Return 256 MiB, or a quarter of the memory where that is less (a small board keeps room to live)."""
+    return max(16 * MIB, min(256 * MIB, available_memory() // 4))
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))

@@ -464,6 +464,14 @@ class Session(WebSocket):
         self.transport.abort()
         self.core.leave(self)
 
+    def eof_received(self) -> None:
+        """The client will send no more: without a Close frame that is an end too, whatever it may still read."""
+        if self.phase in (Phase.OPENING, Phase.OPEN):
+            self.ended = self.ended or Ending.CLIENT
+            self._enter_closing()
+            self.core.leave(self)
+        # The transport now closes itself once its buffer is written; the pulse sees to it that this does not take long.
+
     def connection_lost(self, exc: Exception | None) -> None:
         ours = exc is not None and not isinstance(exc, OSError)
         self.ended = self.ended or (Ending.INTERNAL_ERROR if ours else Ending.CLIENT)

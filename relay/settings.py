@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
+from keys.invite import check_url
 from relay.limits import Limits
 
 PREFIX: Final = "RELAY_"
@@ -35,8 +36,8 @@ def _default_data_dir() -> Path:
 
 
 def _check_url(url: str) -> str:
-    if url and not url.startswith(("ws://", "wss://")):
-        raise ValueError("it begins with ws:// or wss://")
+    if url:
+        check_url(url)  # its error is a ValueError, as pydantic wants it
     return url
 
 
@@ -74,11 +75,15 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits)
     """The relay's limits."""
 
-    @property
-    def default_url(self) -> str:
-        """The URL for the relay card: the one that was set, else the address we listen on."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.url or f"ws://{host}:{self.port}/ws"
+    def url_at(self, port: int) -> str:
+        """Return the URL for the relay card: the one that was set, else where a client on this machine finds us."""
+        host = "127.0.0.1" if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104
+        return self.url or f"ws://{bracketed(host)}:{port}/ws"
+
+
+def bracketed(host: str) -> str:
+    """Return a host as URLs have it: IPv6 addresses in brackets (RFC 3986 §3.2.2)."""
+    return f"[{host}]" if ":" in host else host
 
 
 def load(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:

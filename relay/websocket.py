@@ -149,9 +149,12 @@ class WebSocket(asyncio.Protocol, ABC):
             return
         if self.phase is Phase.OPENING:
             del buffer[: self.opening_received(buffer)]
-        # Looked up anew: the opening moves the phase on.
         if self.phase is Phase.OPEN and not self._holds:
-            del buffer[: self._scan(buffer)]
+            used = self._scan(buffer)
+            del buffer[:used]
+            if used:
+                # What waits from here on is another frame, with a time of its own to arrive.
+                self.partial_frame(0)
         if self.phase in (Phase.CLOSING, Phase.LOST) or not buffer:
             self._buffer = None
             self._need = 0
@@ -328,6 +331,17 @@ class WebSocket(asyncio.Protocol, ABC):
         # Parsing may have held again, or closed.
         if not self._holds and self.phase in (Phase.OPENING, Phase.OPEN):
             self.transport.resume_reading()
+
+    def parse_held(self) -> None:
+        """Parse the whole frames that wait in the buffer in spite of all holds, which stay: reading ends for good."""
+        holds = self._holds
+        waiting = -1
+        while self.phase is Phase.OPEN and self._buffer is not None and len(self._buffer) != waiting:
+            waiting = len(self._buffer)
+            self._holds = 0
+            self._parse_buffer()
+        if self.phase is Phase.OPEN:
+            self._holds |= holds
 
     # --- Closing -----------------------------------------------------------------------------------------------------
 

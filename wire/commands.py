@@ -79,7 +79,7 @@ class HandshakeRequest:
     version: int = PROTOCOL_VERSION
 
     def encode(self) -> bytes:
-        return _sized(self.ed_pub, KEY_SIZE) + bytes((self.version,))
+        return _sized(self.ed_pub, KEY_SIZE) + _u8(self.version)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -95,7 +95,7 @@ class HandshakeOk:
     version: int = PROTOCOL_VERSION
 
     def encode(self) -> bytes:
-        return bytes((self.version,))
+        return _u8(self.version)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -201,7 +201,7 @@ class Wake:
         return self.type is None or self.type == WakeType.MESSAGE
 
     def encode(self) -> bytes:
-        return _sized(self.target_id, ID_SIZE) + (b"" if self.type is None else bytes((self.type,)))
+        return _sized(self.target_id, ID_SIZE) + (b"" if self.type is None else _u8(self.type))
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -218,7 +218,7 @@ class PushRegister:
     token: bytes = field(repr=False)
 
     def encode(self) -> bytes:
-        return bytes((self.kind,)) + self.token
+        return _u8(self.kind) + _encode_token(self.token)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -236,7 +236,7 @@ class PushForward:
     token: bytes = field(repr=False)
 
     def encode(self) -> bytes:
-        return _sized(self.sender_id, ID_SIZE) + bytes((self.kind,)) + self.token
+        return _sized(self.sender_id, ID_SIZE) + _u8(self.kind) + _encode_token(self.token)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -266,6 +266,8 @@ class Restarting:
     reconnect_in_ms: int
 
     def encode(self) -> bytes:
+        if not 0 <= self.reconnect_in_ms <= 0xFFFF_FFFF:
+            raise LocalError("this field is a u32")
         return self.reconnect_in_ms.to_bytes(4, "little")
 
     @classmethod
@@ -309,12 +311,12 @@ class Info:
     """A notice for the user. utf-8, 2,000 characters at most."""
 
     command: ClassVar[int] = Command.INFO
-    text: str
+    text: str = field(repr=False)
 
     def encode(self) -> bytes:
         if len(self.text) > MAX_INFO:
             raise LocalError(f"a notice has {MAX_INFO} characters at most")
-        return self.text.encode()
+        return _encode_text(self.text)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -342,7 +344,7 @@ class BadVersion:
     supported: int = PROTOCOL_VERSION
 
     def encode(self) -> bytes:
-        return bytes((ErrorCode.BAD_VERSION, self.supported))
+        return bytes((ErrorCode.BAD_VERSION,)) + _u8(self.supported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +368,7 @@ class UnknownError:
     detail: bytes = field(repr=False)
 
     def encode(self) -> bytes:
-        return bytes((self.code,)) + self.detail
+        return _u8(self.code) + self.detail
 
 
 ErrorBody = IdInUse | BadVersion | RecipientOffline | UnknownError
@@ -465,6 +467,12 @@ def _sized(value: bytes, size: int) -> bytes:
     return value
 
 
+def _u8(value: int) -> bytes:
+    if not 0 <= value <= 0xFF:
+        raise LocalError("this field is a u8")
+    return bytes((value,))
+
+
 def _at_least(body: bytes, size: int) -> None:
     if len(body) < size:
         raise BadBody(f"the body has {size} bytes or more")
@@ -477,6 +485,13 @@ def _parse_text(data: bytes) -> str:
         raise BadBody("a text is UTF-8") from None
 
 
+def _encode_text(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise LocalError("a text with lone surrogates is no UTF-8") from None
+
+
 def _parse_nickname(data: bytes) -> str:
     if len(data) > MAX_NICKNAME:
         raise BadBody(f"a nickname has {MAX_NICKNAME} bytes at most")
@@ -484,7 +499,7 @@ def _parse_nickname(data: bytes) -> str:
 
 
 def _encode_nickname(nickname: str) -> bytes:
-    data = nickname.encode()
+    data = _encode_text(nickname)
     if len(data) > MAX_NICKNAME:
         raise LocalError(f"a nickname has {MAX_NICKNAME} bytes at most")
     return data
@@ -493,4 +508,10 @@ def _encode_nickname(nickname: str) -> bytes:
 def _parse_token(token: bytes) -> bytes:
     if len(token) > MAX_PUSH_TOKEN:
         raise BadBody(f"a push token has {MAX_PUSH_TOKEN} bytes at most")
+    return token
+
+
+def _encode_token(token: bytes) -> bytes:
+    if len(token) > MAX_PUSH_TOKEN:
+        raise LocalError(f"a push token has {MAX_PUSH_TOKEN} bytes at most")
     return token

@@ -17,7 +17,7 @@ from keys.primitives import KEY_SIZE, NONCE_SIZE, HeaderKeystream, random_bytes
 from wire.commands import Body, Command, HandshakeRequest
 from wire.errors import BadFrame, LocalError
 from wire.inner import Inner, parse_inner
-from wire.limits import INNER_HEAD, MAX_FRAME, MIN_FRAME, MIN_HANDSHAKE, PROTOCOL_VERSION
+from wire.limits import INNER_HEAD, MAX_FRAME, MAX_HANDSHAKE, MIN_FRAME, MIN_HANDSHAKE, PROTOCOL_VERSION
 
 Random = Callable[[int], bytes]
 
@@ -55,10 +55,12 @@ def parse_handshake(frame: bytes, ours: Identity) -> Hello:
     """Open a client's first frame: the AEAD with the X key before it, the signature with the Ed key inside.
 
     Raises:
-        BadFrame: too short, a key that must not be used, or anything that does not open.
+        BadFrame: too short or too long, a key that must not be used, or anything that does not open.
+        BadBody: it opens, but its body does not fit its layout.
     """
-    if len(frame) < MIN_HANDSHAKE:
-        raise BadFrame(f"a handshake request has {MIN_HANDSHAKE} bytes or more")
+    # Before any multiplication: a stranger's size costs nothing.
+    if not MIN_HANDSHAKE <= len(frame) <= MAX_HANDSHAKE:
+        raise BadFrame(f"a handshake request has {MIN_HANDSHAKE} to {MAX_HANDSHAKE} bytes")
     x_pub, packet = frame[:KEY_SIZE], frame[KEY_SIZE:]
     try:
         shared = ours.shared_with(x_pub)

@@ -26,6 +26,9 @@ class Inner(NamedTuple):
             raise LocalError("the message id is a u16 and the command a u8")
         return self.message_id.to_bytes(2, "little") + bytes((self.command,)) + self.body
 
+    def __repr__(self) -> str:
+        return f"Inner(message_id={self.message_id}, command={self.command})"
+
 
 def parse_inner(plaintext: bytes) -> Inner:
     """Take a plaintext apart.

@@ -3,6 +3,7 @@
 from typing import Final
 
 from keys.identity import ID_SIZE
+from keys.invite import NICKNAME_MAX
 from keys.packet import OVERHEAD
 from keys.primitives import KEY_SIZE
 
@@ -21,8 +22,8 @@ MIN_VALID_HANDSHAKE: Final = MIN_HANDSHAKE + INNER_HEAD + KEY_SIZE + 1
 MAX_HANDSHAKE: Final = 4096
 """The largest first frame: room for whatever a later version appends, and no more than a stranger should cost."""
 
-MAX_NICKNAME: Final = 256
-"""UTF-8 bytes of a nickname in an introduction."""
+MAX_NICKNAME: Final = NICKNAME_MAX
+"""UTF-8 bytes of a nickname in an introduction (256), as in an invite."""
 MAX_PUSH_TOKEN: Final = 4096
 """Bytes of a push token: FCM's have about 200, a Web Push subscription about 500."""
 MAX_INFO: Final = 2000
