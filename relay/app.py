@@ -5,13 +5,13 @@ import contextlib
 import resource
 import signal
 from collections.abc import Callable
-from importlib.metadata import version
 
 import structlog
 from websockets.frames import CloseCode
 
 from keys.files import ServerKeys
 from keys.invite import RelayCard
+from relay import __version__
 from relay.core import Core
 from relay.log import log_loop_error
 from relay.own_keys import FoundKeys
@@ -22,7 +22,6 @@ from relay.settings import Settings, bracketed
 from relay.websocket import Phase
 from wire import commands as c
 
-VERSION = version("blindrelay")
 _BACKLOG = 4096
 _RECONNECT_MS = (500, 5000)
 """Clients are told to come back at a random time between these, so that they do not all come at once."""
@@ -137,7 +136,7 @@ async def run(settings: Settings, found: FoundKeys) -> None:
         print(f"blindrelay: minted keys into {found.minted}; keep a copy, for clients pin them")
         print(f'relay_card = "{card.text}"')
     print(
-        f"blindrelay {VERSION} listens on ws://{bracketed(settings.host)}:{relay.port}/ws"
+        f"blindrelay {__version__} listens on ws://{bracketed(settings.host)}:{relay.port}/ws"
         f' x25519_public="{public.x_pub.hex()}" ed25519_public="{public.ed_pub.hex()}"',
         flush=True,
     )

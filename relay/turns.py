@@ -8,7 +8,7 @@ a change that ten thousand watch holds the loop.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,11 +21,15 @@ class Turns:
     Args:
         loop: calls us once a turn when there is something to do.
         slice_: seconds per turn for work that can wait.
+        clock: measures them; not the loop's own, which stands still during a turn.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, slice_: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, slice_: float, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._loop = loop
         self._slice = slice_
+        self._clock = clock
         self._dirty: list[Session] = []
         self._working: deque[Session] = deque()
         self._tasks: deque[Iterator[None]] = deque()
@@ -70,8 +74,7 @@ class Turns:
         return not (self._tasks or self._working or self._dirty)
 
     def _run_slice(self) -> None:
-        # The loop's own clock stands still during a turn.
-        until = time.perf_counter() + self._slice
+        until = self._clock() + self._slice
         while self._tasks or self._working:
             if self._tasks:
                 task = self._tasks.popleft()
@@ -82,7 +85,7 @@ class Turns:
                 session.working = False
                 if session.work():
                     self.work(session)
-            if time.perf_counter() >= until:
+            if self._clock() >= until:
                 return
 
     def _schedule(self) -> None:

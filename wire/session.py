@@ -140,13 +140,17 @@ class ServerSession:
 
     def refuse(self, error: c.ErrorBody) -> bytes:
         """Refuse the session; returns the ERROR frame, after which the connection is to be closed."""
-        self.state = _next(Role.SERVER, self.state, Step.REFUSE)
-        return self._seal(error)
+        refused = _next(Role.SERVER, self.state, Step.REFUSE)
+        frame = self._seal(error)
+        self.state = refused
+        return frame
 
     def challenge(self) -> bytes:
         """Return a CHALLENGE frame with fresh bytes; a PROOF is measured against the last one."""
-        self._challenge = self._random(KEY_SIZE)
-        return self.seal(c.Challenge(self._challenge))
+        challenge = self._random(KEY_SIZE)
+        frame = self.seal(c.Challenge(challenge))
+        self._challenge = challenge
+        return frame
 
     def check_proof(self, proof: c.Proof) -> bool:
         """Tell whether a PROOF answers our CHALLENGE, each challenge once; if so the session is proven."""
@@ -275,9 +279,11 @@ class ClientSession:
         """Return the frame that says `body` to the relay.
 
         Raises:
-            LocalError: the session is not open, or the body does not fit.
+            LocalError: the session is not open, the body does not fit, or it is a handshake request: that is hello().
         """
         self._check_open()
+        if isinstance(body, c.HandshakeRequest):
+            raise LocalError("a session has one handshake: hello()")
         return frames.build_server_frame(
             self._mask_out, body, self._ours, self._shared, message_id=self._next_message_id(), random=self._random
         )

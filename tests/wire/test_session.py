@@ -13,6 +13,7 @@ from tests.wire.pair import ALICE, BOB, SERVER, Counted, Pair, Set, drawn, from_
 from wire import commands as c
 from wire import frames
 from wire.errors import BadBody, BadFrame, LocalError, NotNow
+from wire.inner import Inner
 from wire.session import (
     INITIAL,
     TALKING,
@@ -256,8 +257,11 @@ def test_a_second_handshake() -> None:
     pair = Pair.opened()
     with pytest.raises(NotNow):
         pair.client.receive(OK)
+    again = c.HandshakeRequest(ALICE.public.ed_pub)
+    with pytest.raises(LocalError):
+        pair.client.command(again)
     with pytest.raises(NotNow):
-        pair.say(c.HandshakeRequest(ALICE.public.ed_pub))
+        pair.server.open_command(from_client(Inner(0, again.command, again.encode()).encode()))
     with pytest.raises(NotNow):
         pair.server.receive_hello(HELLO)
     assert (pair.client.state, pair.server.state) == (State.OPEN, State.UNPROVEN)
