@@ -4,7 +4,7 @@
 #
 # /data holds the relay's keys, which are its identity: every client pins them. Outside of a volume they would die with the
 # container, so the relay refuses to mint keys in a container whose data directory is no volume. Name the volume, as above:
-# the nameless one that VOLUME makes by itself passes for a volume, and is lost with `docker run --rm`. A directory of the
+# with the nameless one that VOLUME makes by itself, which is another one with every container, it refuses too. A directory of the
 # host that is mounted instead must belong to uid 10001.
 
 FROM python:3.13-slim AS build

@@ -8,7 +8,10 @@ from pathlib import Path
 _MOUNTS = Path("/proc/self/mountinfo")
 # What `docker run` and `podman run` make for a VOLUME that nobody named: a new one with every container.
 _ANONYMOUS = re.compile(r"/volumes/[0-9a-f]{64}/_data$")
+# What Kubernetes makes for an emptyDir: gone with the pod, so that every rollout has a new one.
+_EMPTY_DIR = "/kubernetes.io~empty-dir/"
 _FLEETING = frozenset(("tmpfs", "ramfs"))
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 # Not systemd-nspawn or LXC: their root file systems live on, as a machine's does.
 _KINDS = frozenset(("docker", "podman", "oci"))
 
@@ -38,11 +41,13 @@ def on_volume(directory: Path, mountinfo: str) -> bool:
         fields = head.split()
         if len(fields) < 5 or not tail:
             continue
-        # Blanks and the like are written as octal escapes.
-        point = fields[4].encode().decode("unicode_escape")
+        # Blanks and the like are written as octal escapes, everything else as it is.
+        point = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
         if (path == Path(point) or Path(point) in path.parents) and len(point) >= len(best):
             best, source, kind = point, fields[3], tail.split()[0]
-    return best not in ("", "/") and kind not in _FLEETING and _ANONYMOUS.search(source) is None
+    if best in ("", "/") or kind in _FLEETING:
+        return False
+    return _ANONYMOUS.search(source) is None and _EMPTY_DIR not in source
 
 
 def keys_would_vanish(directory: Path, environ: Mapping[str, str]) -> bool:
@@ -50,7 +55,7 @@ def keys_would_vanish(directory: Path, environ: Mapping[str, str]) -> bool:
     if not in_container(environ):
         return False
     try:
-        mountinfo = _MOUNTS.read_text()
+        mountinfo = _MOUNTS.read_text(errors="surrogateescape")
     except OSError:
         return True
     return not on_volume(directory, mountinfo)

@@ -100,6 +100,8 @@ class Core:
     def lost(self, session: Session) -> None:
         """Forget a connection whose transport is gone."""
         self.closing.pop(session, None)
+        if self._heaviest is session.outbox:
+            self._heaviest = None
         if session in self.connections:
             del self.connections[session]
             self.counters.connections = len(self.connections)
@@ -141,17 +143,19 @@ class Core:
     def make_way(self, outbox: Outbox[Session], size: int) -> bool:
         """Find room in the total for `size` bytes more of a stalled outbox; heavier ones give way to it."""
         if self.budget.fits(outbox, size):
+            if self.budget.exceeded:
+                self.relieve_soon()
             return True
         # Looking for the heaviest costs time for each stalled outbox: whoever is it need not be told so at every frame.
         now = self.clock()
         if outbox is self._heaviest and now < self._next_scan:
             return False
-        heaviest = self.budget.heaviest(now)
+        heaviest = self.budget.heaviest(now, beyond_share=True)
         while heaviest is not None and heaviest is not outbox:
             self._shed(heaviest)
             if self.budget.fits(outbox, size):
                 return True
-            heaviest = self.budget.heaviest(now)
+            heaviest = self.budget.heaviest(now, beyond_share=True)
         self._heaviest, self._next_scan = outbox, now + 0.05
         return False
 
@@ -164,7 +168,11 @@ class Core:
     def _relieve(self) -> None:
         self._relieving = False
         while self.budget.exceeded:
-            heaviest = self.budget.heaviest(self.clock())
+            now = self.clock()
+            heaviest = self.budget.heaviest(now, beyond_share=True)
+            if heaviest is None:
+                # Nobody has more than a share: there are too many shares.
+                heaviest = self.budget.heaviest(now)
             if heaviest is None:
                 return
             self._shed(heaviest)

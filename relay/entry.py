@@ -1,6 +1,6 @@
 """From a fresh connection to a session: the opening, the handshake, and whose the id is (PROTOCOL.md §8.2, §8.3)."""
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from websockets.frames import CloseCode
@@ -105,7 +105,7 @@ class Entry:
     def _settle(self, client_id: bytes) -> None:
         """Judge those who wait for an id, in turn, until one has to wait for the holder's answer."""
         core = self._core
-        if client_id in self._settling:
+        if client_id in self._settling or core.stopping:
             return
         self._settling.add(client_id)
         try:
@@ -154,6 +154,8 @@ class Entry:
         self._settle(holder.id)
 
     def _holder_silent(self, holder: Session) -> None:
+        if self._core.stopping:
+            return
         if holder.held:
             # It is we who do not read: whatever it answered waits in the kernel, so it cannot be judged dead.
             self.holder_answered(holder)
@@ -203,14 +205,19 @@ def rate_key(peer: str, forwarded_for: str | None) -> bytes:
     clients behind it would be one. From anywhere else the header is a client's claim and not looked at.
     """
     try:
-        address = ip_address(peer)
+        address = _address(peer)
         if address.is_loopback and forwarded_for is not None:
-            address = ip_address(forwarded_for)
+            address = _address(forwarded_for)
     except ValueError:
         return b""
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        if mapped is None:
-            return b"" if address.is_loopback else address.packed[:8]
-        address = mapped
-    return b"" if address.is_loopback else address.packed
+    if address.is_loopback:
+        return b""
+    return address.packed[:8] if isinstance(address, IPv6Address) else address.packed
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Return an address; an IPv4 one written as IPv6 is IPv4, and may be loopback: not every Python says so."""
+    address = ip_address(text)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

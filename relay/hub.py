@@ -1,7 +1,7 @@
 """Who is connected, and who wants to know. Pure: sessions are opaque here, `now` is passed in.
 
-Nothing here outlives the sessions it speaks of, but for the flapping memory of :class:`Presence`, which holds public
-keys for at most two minutes after their last change.
+Nothing here outlives the sessions it speaks of, but for the flapping memory of :class:`Presence`: it holds the public
+keys that somebody watched for (burst + 1) / rate seconds after their last change, 70 by default.
 """
 
 from collections import OrderedDict

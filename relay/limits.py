@@ -5,6 +5,7 @@ Sizes of the protocol itself stand in `wire.limits`. A rate of 0 switches that l
 
 import os
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,7 @@ class Limits:
     ping_after: float = 20.0
     """Silence in either direction after which a WebSocket ping and a SERVER_PING are sent."""
     silent_after: float = 60.0
-    """Silence after which a socket is dropped: three pings unanswered."""
+    """Silence after which a socket is dropped: two pings unanswered, and time for the second answer."""
     awake_for: float = 25.0
     """A target that sent bytes within this time needs no message WAKE: one ping interval and a slow answer."""
     closing_deadline: float = 5.0
@@ -81,11 +82,11 @@ class Limits:
     malformed: int = 16
     """Malformed frames before the session is closed: a mistake is forgiven, a habit is not."""
     partial_free: int = 64 * KIB
-    """Bytes of an unfinished frame that need no reservation."""
+    """Bytes of an unfinished message that need no reservation."""
     partial_total: int = 64 * MIB
-    """Bytes that unfinished frames of all sessions may hold beyond that; past it, reads wait."""
+    """Bytes that unfinished messages of all sessions may hold beyond that; past it, reads wait."""
     partial_deadline: float = 120.0
-    """How long a frame may take to arrive: 1 MiB at 9 KiB/s."""
+    """How long a message may take to arrive, fragmented or not: 1 MiB at 9 KiB/s."""
 
     # What may wait for one recipient, and for all.
     flush_size: int = 256 * KIB
@@ -138,6 +139,8 @@ class Limits:
         """
         for field in fields(self):
             value = getattr(self, field.name)
+            if not isfinite(value):
+                raise ValueError(f"{field.name} is {value}: it has to be a finite number")
             if value < 0:
                 raise ValueError(f"{field.name} is {value}: it cannot be negative")
             if value == 0 and not field.name.endswith("_per_second") and field.name != "subscriptions":

@@ -112,6 +112,9 @@ class Outbox(Generic[Sender]):
         for frame, sender in zip(batch.frames, batch.senders, strict=True):
             if sender is None:
                 self.force(frame, None)
+        if self._marks is not None:
+            # What stays, and what comes, stands where older bytes stood: marks are left for what was handed over.
+            self._marks = [(min(queued, self.handed), since) for queued, since in self._marks]
         return batch.from_peers()
 
     def peers(self) -> list[Sender]:
@@ -201,14 +204,16 @@ class Budget(Generic[Sender]):
         """Whether shares that could not be refused have taken the total over its bound."""
         return self.used > self._limits.queue_total
 
-    def heaviest(self, now: float) -> Outbox[Sender] | None:
+    def heaviest(self, now: float, *, beyond_share: bool = False) -> Outbox[Sender] | None:
         """Return the outbox that is to give way: the most untaken bytes times the age of the oldest of them.
 
-        The age counts from the oldest byte, so that a reader that takes a byte now and then gains nothing.
+        The age counts from the oldest byte, so that a reader that takes a byte now and then gains nothing. With
+        `beyond_share` it is one that holds more than its share, which others cannot take.
         """
         # One second is added, so that size decides among those that stalled just now.
+        share = self._limits.queue_share if beyond_share else -1
         return max(
-            self.stalled,
+            (outbox for outbox in self.stalled if outbox.untaken > share),
             key=lambda outbox: outbox.untaken * (1.0 + outbox.age(now)),
             default=None,
         )

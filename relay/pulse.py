@@ -61,6 +61,8 @@ class Pulse:
             core.closing.pop(session, None)
             session.transport.abort()
         for outbox in list(core.budget.stalled):
+            if not outbox.stalled:
+                continue  # it gave way to what ended with one before it
             session = outbox.owner
             core.budget.shrunk(outbox, session.transport.get_write_buffer_size())
             if outbox.age(now) >= limits.queue_age:
@@ -73,13 +75,14 @@ class Pulse:
         core.control.expire(now)
 
     def _sweep(self, sessions: "list[Session]", start: int, payload: bytes) -> None:
+        # Said first: whatever goes wrong in one slice, the next sweep comes.
+        self._sweeping = False
         now = self._core.clock()
         for session in sessions[start : start + _SLICE]:
             self.look(session, now, payload)
         if start + _SLICE < len(sessions):
+            self._sweeping = True
             self._core.loop.call_soon(self._sweep, sessions, start + _SLICE, payload)
-        else:
-            self._sweeping = False
 
     def look(self, session: "Session", now: float, payload: bytes) -> None:
         """Ping a session that was silent in either direction, and drop one that was silent too long."""

@@ -24,8 +24,8 @@ class Ending(StrEnum):
     """Why a connection ended, as the relay sees it."""
 
     CLIENT = "client"  # the client closed, or its socket did
-    NOT_WEBSOCKET = "not_websocket"  # answered as plain HTTP
-    BAD_REQUEST = "bad_request"  # an opening that is no HTTP, or too long
+    NOT_WEBSOCKET = "not_websocket"  # answered as plain HTTP, or no HTTP at all
+    BAD_REQUEST = "bad_request"  # an opening that is longer than any honest one
     SLOW_OPENING = "slow_opening"  # no handshake within the deadline
     HANDSHAKE_RATE = "handshake_rate"
     BAD_HANDSHAKE = "bad_handshake"

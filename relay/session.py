@@ -138,7 +138,10 @@ class Session(WebSocket):
                 self.core.turns.touch(recipient)
             return False
         refusal = recipient.put_crowded(frame, self)
-        return False if refusal is None else self.refuse(target, message[8:32], refusal)
+        if refusal is None:
+            # Making room for it may have ended this very session.
+            return self.phase is not Phase.OPEN
+        return self.refuse(target, message[8:32], refusal)
 
     def put_crowded(self, frame: bytes, sender: "Session | None") -> Refusal | None:
         """Queue a frame for which there is no room yet: flush, or ask the budget; tell why not if it stays out."""
@@ -170,29 +173,34 @@ class Session(WebSocket):
     def send(self, body: c.Body, *, must: bool = False) -> bool:
         """Seal and queue a server frame; False if the client does not take what it has already.
 
-        With `must` it is queued all the same: for the few frames without which a client would be told less than the
-        truth, each bounded by what the client itself asked for.
+        With `must` it is queued all the same, unless the session is over: for the few frames without which a client
+        would be told less than the truth, each bounded by what the client itself asked for.
         """
         return self.send_sealed(self.opened_wire.seal(body), must=must)
 
     def send_sealed(self, sealed: bytes, *, must: bool = False) -> bool:
         """Queue a server frame that is already sealed; as :meth:`send`."""
-        outbox = self.outbox
+        core, outbox = self.core, self.outbox
         frame = frame_head(len(sealed)) + sealed
         if outbox.stalled:
-            if not must and outbox.untaken > self.core.limits.queue_share:
+            if not must and outbox.untaken > core.limits.queue_share:
                 return False
-            outbox.force(frame, None)
-            self.core.budget.shrunk(outbox, self.transport.get_write_buffer_size())
-            return True
-        if outbox.put(frame, None):
+        elif outbox.put(frame, None):
             if not self.dirty:
-                self.core.turns.touch(self)
+                core.turns.touch(self)
             return True
-        return self.put_crowded(frame, None) is None
+        elif self.put_crowded(frame, None) is None:
+            return True
+        elif not must or self.phase is not Phase.OPEN:
+            return False
+        outbox.force(frame, None)
+        core.budget.shrunk(outbox, self.transport.get_write_buffer_size())
+        if core.budget.exceeded:
+            core.relieve_soon()
+        return True
 
     def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> bool:
-        """Answer a frame of this session with 0x03; returns whether reads were held because of it."""
+        """Answer a frame of this session with 0x03; returns whether its reads were held, or it is over."""
         self.queue_refusal(target, nonce, refusal)
         limits = self.core.limits
         if self.refusals_left is None:
@@ -200,7 +208,7 @@ class Session(WebSocket):
         self.spend(self.refusals_left)
         if self.refusals is not None and len(self.refusals) > limits.refusals_waiting:
             self.hold(HOLD_REFUSALS)
-        return bool(self.held)
+        return bool(self.held) or self.phase is not Phase.OPEN
 
     def queue_refusal(self, target: bytes, nonce: bytes, refusal: Refusal) -> None:
         """Let 0x03 be sealed when it is this session's turn; nothing if the session is over."""
@@ -227,7 +235,8 @@ class Session(WebSocket):
             return False
         if self.refusals:
             for _ in range(min(len(self.refusals), _REFUSALS_PER_STEP)):
-                self.send(c.RecipientOffline(*self.refusals.popleft()), must=True)
+                if not self.send(c.RecipientOffline(*self.refusals.popleft()), must=True):
+                    return False  # it was written at once, and the socket is dead
             if self.refusals:
                 return True
             self.refusals = None
@@ -246,8 +255,8 @@ class Session(WebSocket):
         here = [x_pub for x_pub, change in changes.items() if Change.ONLINE in change and self.core.hub.online(x_pub)]
         self.core.counters.presence_told += len(gone) + len(here)
         # Offline first: of a session that was replaced, its watchers are told both.
-        if gone:
-            self.send(c.PeerOffline.of(gone), must=True)
+        if gone and not self.send(c.PeerOffline.of(gone), must=True):
+            return
         if here:
             self.send(c.PeerOnline.of(here), must=True)
 

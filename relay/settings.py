@@ -1,7 +1,7 @@
 """Settings: each is a flag and a `RELAY_…` variable. The only module that reads the environment.
 
-The relay's keys are found in this order, and two sources at once are an error: `RELAY_X25519_SECRET` and
-`RELAY_ED25519_SECRET` (or files named by these with `_FILE`), the file of `--keys`, `relay.keys` in the data directory.
+The relay's keys come from `RELAY_X25519_SECRET` and `RELAY_ED25519_SECRET` (or files named by these with `_FILE`), or
+from the file of `--keys`; both at once are an error. Without either, `relay.keys` in the data directory holds them.
 """
 
 import os

@@ -102,7 +102,7 @@ class WebSocket(asyncio.Protocol, ABC):
 
     @abstractmethod
     def partial_frame(self, size: int) -> None:
-        """Account for an unfinished frame of `size` bytes; 0 when there is none."""
+        """Account for an unfinished message that takes `size` bytes in memory; 0 when there is none."""
 
     @abstractmethod
     def violation(self) -> None:
@@ -135,8 +135,9 @@ class WebSocket(asyncio.Protocol, ABC):
             self._need = 0
         elif self.phase is Phase.OPEN:
             used = self._scan(data)
-            if used < len(data) and self.phase is Phase.OPEN:
-                self._buffer = bytearray(data[used:])
+            if self.phase is Phase.OPEN and (used < len(data) or self._fragments is not None):
+                if used < len(data):
+                    self._buffer = bytearray(data[used:])
                 self._note_partial()
         else:
             self._buffer = bytearray(data)
@@ -147,24 +148,30 @@ class WebSocket(asyncio.Protocol, ABC):
         buffer = self._buffer
         if buffer is None:
             return
+        # Taken away meanwhile: a release by whoever takes a message must not parse the same bytes again.
+        self._buffer = None
         if self.phase is Phase.OPENING:
             del buffer[: self.opening_received(buffer)]
         if self.phase is Phase.OPEN and not self._holds:
             used = self._scan(buffer)
             del buffer[:used]
-            if used:
-                # What waits from here on is another frame, with a time of its own to arrive.
+            if used and self._fragments is None:
+                # What waits from here on is another message, with a time of its own to arrive.
                 self.partial_frame(0)
-        if self.phase in (Phase.CLOSING, Phase.LOST) or not buffer:
-            self._buffer = None
-            self._need = 0
-            self.partial_frame(0)
-        else:
-            self._note_partial()
+        if self.phase in (Phase.CLOSING, Phase.LOST):
+            return
+        if buffer:
+            self._buffer = buffer
+        self._note_partial()
 
     def _note_partial(self) -> None:
+        """Account for what is unfinished: the frame that is being received, and the fragments before it."""
         # While reading is held, what waits is whole frames for all we know, and bounded by one read.
-        self.partial_frame(0 if self._holds else self._need)
+        size = self._need if self._buffer is not None and not self._holds else 0
+        if self._fragments is not None:
+            # One more: a message of nothing but empty fragments is unfinished too.
+            size += len(self._fragments) + 1
+        self.partial_frame(size)
 
     def _scan(self, data: bytes | bytearray) -> int:
         """Parse frames from the front of `data`; return how many bytes were used up. Sets `_need` for the rest."""
@@ -204,6 +211,7 @@ class WebSocket(asyncio.Protocol, ABC):
             if self._holds or self.phase is not Phase.OPEN:
                 self._need = 0
                 break
+            limit = self.max_message
         else:
             self._need = 2
         self.frames_received(count)
@@ -256,8 +264,6 @@ class WebSocket(asyncio.Protocol, ABC):
             opcode = event.opcode
             if opcode in _DATA:
                 message = self._assemble(event)
-            elif opcode is Opcode.PONG:
-                self.pong_received(bytes(event.data))
             elif opcode is Opcode.CLOSE:
                 closed = True
         self._write_protocol(protocol)
@@ -270,6 +276,8 @@ class WebSocket(asyncio.Protocol, ABC):
             return
         if protocol.current_size is None:
             self._protocol = None
+            # It and its generator hold each other: without this only the garbage collector would free them.
+            protocol.parser.close()
         if message is not None:
             self.message_received(message)
 
@@ -288,6 +296,7 @@ class WebSocket(asyncio.Protocol, ABC):
         if not frame.fin:
             return None
         self._fragments = None
+        self.partial_frame(0)
         return None if isinstance(fragments, _Ignored) else bytes(fragments)
 
     def _write_protocol(self, protocol: Protocol) -> None:
@@ -326,8 +335,8 @@ class WebSocket(asyncio.Protocol, ABC):
         self._holds &= ~reason
         if self._holds or self.phase not in (Phase.OPENING, Phase.OPEN):
             return
-        if self._buffer is not None and len(self._buffer) >= self._need:
-            self._parse_buffer()
+        # Even if no frame is complete: one that began to wait while reading was held was not accounted for.
+        self._parse_buffer()
         # Parsing may have held again, or closed.
         if not self._holds and self.phase in (Phase.OPENING, Phase.OPEN):
             self.transport.resume_reading()
@@ -362,11 +371,10 @@ class WebSocket(asyncio.Protocol, ABC):
         self._fragments = None
         self._late_pong = None
         self._buffer = None
-        if self._holds:
-            # The end of the stream is only seen by reading.
-            self._holds = 0
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
+        self._holds = 0
+        # The end of the stream is only seen by reading, which is paused while a release parses what waited, too.
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _half_close(self) -> None:
         if self.transport.can_write_eof():
