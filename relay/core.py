@@ -150,6 +150,9 @@ class Core:
         now = self.clock()
         if outbox is self._heaviest and now < self._next_scan:
             return False
+        self.budget.reclaim()
+        if self.budget.fits(outbox, size):
+            return True
         heaviest = self.budget.heaviest(now, beyond_share=True)
         while heaviest is not None and heaviest is not outbox:
             self._shed(heaviest)
@@ -167,6 +170,8 @@ class Core:
 
     def _relieve(self) -> None:
         self._relieving = False
+        if self.budget.exceeded:
+            self.budget.reclaim()
         while self.budget.exceeded:
             now = self.clock()
             heaviest = self.budget.heaviest(now, beyond_share=True)

@@ -190,14 +190,20 @@ class Budget(Generic[Sender]):
     def fits(self, outbox: Outbox[Sender], size: int) -> bool:
         """Give a stalled outbox room for `size` bytes more, if the total has it; its own share always has."""
         needed = outbox.untaken + size
-        if needed <= self._limits.queue_share:
-            self._grant(outbox, min(needed + _STEP, self._limits.queue_share))
-            return True
-        for wanted in (min(needed + _STEP, self._limits.queue_size), needed):
+        within_share = needed <= self._limits.queue_share
+        most = self._limits.queue_share if within_share else self._limits.queue_size
+        for wanted in (min(needed + _STEP, most), needed):
             if self.used - outbox.granted + wanted <= self._limits.queue_total:
                 self._grant(outbox, wanted)
                 return True
-        return False
+        if within_share:
+            self._grant(outbox, needed)
+        return within_share
+
+    def reclaim(self) -> None:
+        """Take back from all what was granted and is not used: before anybody has to give way for it."""
+        for outbox in self.stalled:
+            self._grant(outbox, outbox.untaken)
 
     @property
     def exceeded(self) -> bool:

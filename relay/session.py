@@ -190,7 +190,7 @@ class Session(WebSocket):
                 core.turns.touch(self)
             return True
         elif self.put_crowded(frame, None) is None:
-            return True
+            return self.phase is Phase.OPEN  # it may have been written at once, to a socket that is dead
         elif not must or self.phase is not Phase.OPEN:
             return False
         outbox.force(frame, None)
@@ -236,7 +236,7 @@ class Session(WebSocket):
         if self.refusals:
             for _ in range(min(len(self.refusals), _REFUSALS_PER_STEP)):
                 if not self.send(c.RecipientOffline(*self.refusals.popleft()), must=True):
-                    return False  # it was written at once, and the socket is dead
+                    return False
             if self.refusals:
                 return True
             self.refusals = None

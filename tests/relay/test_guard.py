@@ -1,0 +1,245 @@
+"""Replay memory, token buckets and allowances."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.guard import Allowance, Buckets, ReplayMemory
+from tests.wire.pair import Counted
+
+ALICE: Final = b"a" * 32
+MALLORY: Final = b"m" * 32
+
+
+def nonce(number: int) -> bytes:
+    return number.to_bytes(24, "big")
+
+
+def memory(ring: int = 4, keys: int = 3) -> ReplayMemory:
+    return ReplayMemory(ring, keys, Counted("memory"))
+
+
+def contents(thing: object) -> Iterator[bytes]:
+    """Yield every byte string that an object holds, but for its secret."""
+    values: list[Any] = [value for name, value in vars(thing).items() if name != "_secret"]
+    while values:
+        value = values.pop()
+        if isinstance(value, bytes):
+            yield value
+        elif isinstance(value, dict):
+            values += [*value, *value.values()]
+        elif isinstance(value, tuple | list):
+            values += value
+
+
+# --- Replay memory ---------------------------------------------------------------------------------------------------
+
+
+def test_a_nonce_is_new_once() -> None:
+    seen = memory()
+    assert seen.first_time(ALICE, nonce(1))
+    assert not seen.first_time(ALICE, nonce(1))
+    assert seen.first_time(ALICE, nonce(2))
+    assert not seen.first_time(ALICE, nonce(1))
+
+
+def test_the_same_nonce_of_another_key_is_another() -> None:
+    seen = memory()
+    assert seen.first_time(ALICE, nonce(1))
+    assert seen.first_time(MALLORY, nonce(1))
+
+
+def test_a_ring_holds_exactly_so_many_and_forgets_the_oldest_first() -> None:
+    seen = memory(ring=4)
+    for number in range(4):
+        assert seen.first_time(ALICE, nonce(number))
+    assert not any(seen.first_time(ALICE, nonce(number)) for number in range(4))
+    assert seen.first_time(ALICE, nonce(4))
+    assert not any(seen.first_time(ALICE, nonce(number)) for number in (1, 2, 3, 4))
+    assert seen.first_time(ALICE, nonce(0))
+
+
+def test_a_repetition_does_not_use_up_the_ring() -> None:
+    seen = memory(ring=2)
+    seen.first_time(ALICE, nonce(1))
+    seen.first_time(ALICE, nonce(2))
+    for _ in range(10):
+        assert not seen.first_time(ALICE, nonce(2))
+    assert not seen.first_time(ALICE, nonce(1))
+
+
+def test_nobody_flushes_anothers_ring_by_filling_their_own() -> None:
+    seen = memory(ring=4)
+    seen.first_time(ALICE, nonce(1))
+    for number in range(1000):
+        assert seen.first_time(MALLORY, nonce(number))
+    assert not seen.first_time(ALICE, nonce(1))
+
+
+def test_the_least_recently_used_key_goes_first() -> None:
+    seen = memory(keys=3)
+    keys = [bytes([number]) * 32 for number in range(4)]
+    for key in keys[:3]:
+        seen.first_time(key, nonce(1))
+    assert not seen.first_time(keys[0], nonce(1))  # a repetition is use too
+    seen.first_time(keys[3], nonce(1))
+    assert len(seen) == 3
+    assert not seen.first_time(keys[0], nonce(1))
+    assert not seen.first_time(keys[2], nonce(1))
+    assert seen.first_time(keys[1], nonce(1))
+
+
+def test_the_memory_stays_within_its_bounds() -> None:
+    seen = memory(ring=4, keys=3)
+    for number in range(500):
+        seen.first_time(bytes([number % 7]) * 32, nonce(number))
+    assert len(seen) == 3
+    assert all(len(ring) <= 4 * 8 for ring in seen._seen.values())
+
+
+def test_the_memory_names_nobody_and_no_nonce() -> None:
+    seen = memory()
+    seen.first_time(ALICE, nonce(0x0102030405060708))
+    held = list(contents(seen))
+    assert held
+    for each in held:
+        assert each not in ALICE
+        assert each[:8] not in nonce(0x0102030405060708)
+        assert ALICE[:8] not in each
+
+
+def test_a_nonce_looks_different_under_each_key() -> None:
+    seen = memory()
+    seen.first_time(ALICE, nonce(1))
+    seen.first_time(MALLORY, nonce(1))
+    assert len(set(contents(seen))) == 4
+
+
+def test_digests_differ_from_process_to_process() -> None:
+    one, two = memory(), ReplayMemory(4, 3, Counted("another"))
+    one.first_time(ALICE, nonce(1))
+    two.first_time(ALICE, nonce(1))
+    assert not set(contents(one)) & set(contents(two))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=60))
+@settings(deadline=None)
+def test_against_a_model(uses: list[tuple[int, int]]) -> None:
+    seen = memory(ring=3, keys=2)
+    model: dict[int, list[int]] = {}
+    for key, number in uses:
+        ring = model.pop(key, [])
+        expected = number not in ring
+        model[key] = (ring + [number] * expected)[-3:]
+        if len(model) > 2:
+            del model[next(iter(model))]
+        assert seen.first_time(bytes([key]) * 32, nonce(number)) is expected
+
+
+# --- Buckets ---------------------------------------------------------------------------------------------------------
+
+
+def buckets(rate: float = 2.0, burst: int = 3, keys: int = 100) -> Buckets:
+    return Buckets(rate, burst, keys, Counted("buckets"))
+
+
+def test_a_burst_and_then_the_rate() -> None:
+    rate = buckets()
+    assert [rate.allow(b"a", 10.0) for _ in range(4)] == [True, True, True, False]
+    assert not rate.allow(b"a", 10.4)
+    assert rate.allow(b"a", 10.5)
+    assert not rate.allow(b"a", 10.5)
+
+
+def test_a_refusal_costs_nothing() -> None:
+    rate = buckets(rate=1.0, burst=1)
+    assert rate.allow(b"a", 0.0)
+    assert not any(rate.allow(b"a", tenth / 10) for tenth in range(10))
+    assert rate.allow(b"a", 1.0)
+
+
+def test_no_more_than_a_burst_is_saved_up() -> None:
+    rate = buckets()
+    rate.allow(b"a", 0.0)
+    assert [rate.allow(b"a", 1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_each_key_has_its_own_bucket() -> None:
+    rate = buckets(burst=1)
+    assert rate.allow(b"a", 0.0)
+    assert rate.allow(b"b", 0.0)
+    assert not rate.allow(b"a", 0.0)
+
+
+def test_a_rate_of_zero_allows_everything_and_remembers_nothing() -> None:
+    rate = buckets(rate=0.0, burst=1)
+    assert all(rate.allow(b"a", 0.0) for _ in range(1000))
+    assert len(rate) == 0
+    rate.forget_full(0.0)
+
+
+def test_buckets_are_bounded_and_the_least_recently_used_goes_first() -> None:
+    rate = buckets(burst=1, keys=2)
+    assert rate.allow(b"a", 0.0)
+    assert rate.allow(b"b", 0.0)
+    assert not rate.allow(b"a", 0.0)
+    assert rate.allow(b"c", 0.0)
+    assert len(rate) == 2
+    assert not rate.allow(b"a", 0.0)
+    assert rate.allow(b"b", 0.0)
+
+
+def test_full_buckets_are_forgotten() -> None:
+    rate = buckets(rate=2.0, burst=3)
+    rate.allow(b"a", 0.0)
+    rate.allow(b"b", 1.0)
+    rate.forget_full(1.4)
+    assert len(rate) == 2
+    rate.forget_full(1.5)
+    assert len(rate) == 1
+    rate.forget_full(2.5)
+    assert len(rate) == 0
+
+
+def test_forgetting_forgives_nothing() -> None:
+    rate = buckets(rate=2.0, burst=3)
+    for _ in range(3):
+        rate.allow(b"a", 0.0)
+    rate.forget_full(1.4)
+    assert [rate.allow(b"a", 1.4) for _ in range(3)] == [True, True, False]
+
+
+def test_buckets_name_nobody() -> None:
+    rate = buckets()
+    rate.allow(b"198.51.100.7", 0.0)
+    assert not any(b"198.51" in each or each in b"198.51.100.7" for each in contents(rate))
+
+
+# --- Allowances ------------------------------------------------------------------------------------------------------
+
+
+def test_an_allowance_is_overdrawn_and_paid_back_by_waiting() -> None:
+    allowance = Allowance(rate=10.0, burst=5.0, now=0.0)
+    assert allowance.left == 5.0
+    allowance.left -= 5
+    assert allowance.debt(0.0) == 0.0
+    allowance.left -= 4
+    assert allowance.debt(0.0) == pytest.approx(0.4)
+    assert allowance.debt(0.1) == pytest.approx(0.3)
+    assert allowance.debt(0.4) == pytest.approx(0.0)
+
+
+def test_an_allowance_saves_up_no_more_than_its_burst() -> None:
+    allowance = Allowance(rate=10.0, burst=5.0, now=0.0)
+    assert allowance.debt(100.0) == 0.0
+    assert allowance.left == 5.0
+
+
+def test_without_a_rate_there_is_no_debt() -> None:
+    allowance = Allowance(rate=0.0, burst=5.0, now=0.0)
+    allowance.left -= 1_000_000
+    assert allowance.debt(0.0) == 0.0
+    assert allowance.left > 0

@@ -1,0 +1,248 @@
+"""Settings from flags and variables, and what is said of those that cannot be used."""
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from relay.limits import Limits
+from relay.settings import PREFIX, BadSettings, Settings, bracketed, load
+
+SECRET: Final = "5ec7e7" * 10 + "5ec7"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def read(*arguments: str) -> Settings:
+    return load(arguments, os.environ)
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(BadSettings) as caught:
+        read(*arguments)
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+GIVEN: Final[list[tuple[str, str, Any]]] = [
+    ("host", "::1", "::1"),
+    ("port", "0", 0),
+    ("data_dir", "/srv/relay", Path("/srv/relay")),
+    ("keys", "/run/relay.keys", Path("/run/relay.keys")),
+    ("notifier_id", "0123456789abcdEF", "0123456789abcdEF"),
+    ("url", "wss://relay.example/ws", "wss://relay.example/ws"),
+    ("log_level", "warning", "warning"),
+]
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+# --- Where they come from --------------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_tested_here() -> None:
+    assert {name for name, _, _ in GIVEN} | {"limits"} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("name", "text", "value"), GIVEN)
+def test_a_flag(name: str, text: str, value: object) -> None:
+    assert getattr(read(flag(name), text), name) == value
+    assert getattr(read(f"{flag(name)}={text}"), name) == value
+
+
+@pytest.mark.parametrize(("name", "text", "value"), GIVEN)
+def test_a_variable(name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + name.upper(), text)
+    assert getattr(read(), name) == value
+
+
+def test_a_flag_stands_above_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_PORT", "1111")
+    monkeypatch.setenv("RELAY_HOST", "10.0.0.1")
+    settings = read("--port", "2222")
+    assert (settings.port, settings.host) == (2222, "10.0.0.1")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
+def test_each_limit_as_a_flag_and_as_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = getattr(Limits(), name)
+    assert read(f"--limits.{name.replace('_', '-')}", str(value)).limits == Limits()
+    monkeypatch.setenv(f"RELAY_LIMITS_{name.upper()}", str(value))
+    assert read().limits == Limits()
+    monkeypatch.setenv(f"RELAY_LIMITS_{name.upper()}", "x")
+    assert f"RELAY_LIMITS_{name.upper()}" in refused()
+
+
+def test_a_limit_is_changed_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_LIMITS_SUBSCRIPTIONS", "7")
+    monkeypatch.setenv("RELAY_LIMITS_MALFORMED", "8")
+    limits = read("--limits.malformed", "9", "--limits.claim-wait=0.5").limits
+    assert limits == Limits(subscriptions=7, malformed=9, claim_wait=0.5)
+
+
+def test_a_limit_that_is_switched_off() -> None:
+    assert read("--limits.frames-per-second", "0").limits.frames_per_second == 0
+
+
+def test_the_defaults(tmp_path: Path) -> None:
+    settings = read()
+    assert (settings.host, settings.port, settings.keys, settings.url) == ("127.0.0.1", 8090, None, "")
+    assert settings.limits == Limits()
+    assert settings.data_dir == tmp_path / ".local" / "state" / "blindrelay"
+
+
+def test_the_data_directory_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
+    assert read().data_dir == Path("/xdg/blindrelay")
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    assert read().data_dir.parts[-3:] == (".local", "state", "blindrelay")
+
+
+@pytest.mark.parametrize("value", ["/var/lib/relay", "/var/lib/relay:/var/lib/more"])
+def test_the_data_directory_that_systemd_gives(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
+    monkeypatch.setenv("STATE_DIRECTORY", value)
+    assert read().data_dir == Path("/var/lib/relay")
+    assert read("--data-dir", "/data").data_dir == Path("/data")
+
+
+# --- What cannot be used ---------------------------------------------------------------------------------------------
+
+BAD: Final = [
+    ("port", "http", "integer"),
+    ("port", "65536", "less than or equal to 65535"),
+    ("port", "-1", "greater than or equal to 0"),
+    ("port", "", "integer"),
+    ("notifier_id", "0123", "[0-9a-fA-F]{16}"),
+    ("url", "http://relay.example", "ws:// or wss://"),
+    ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "should_be"), BAD)
+def test_a_bad_variable_is_told_with_its_name_and_value_and_what_it_should_be(
+    name: str, text: str, should_be: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PREFIX + name.upper(), text)
+    error = refused()
+    assert flag(name) in error
+    assert PREFIX + name.upper() in error
+    assert repr(text) in error
+    assert should_be in error
+
+
+@pytest.mark.parametrize(("name", "text", "should_be"), [bad for bad in BAD if bad[0] != "log_level"])
+def test_a_bad_flag_is_told_in_the_same_way(name: str, text: str, should_be: str) -> None:
+    error = refused(f"{flag(name)}={text}")
+    assert flag(name) in error
+    assert repr(text) in error
+    assert should_be in error
+
+
+def test_everything_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_PORT", "x")
+    monkeypatch.setenv("RELAY_LOG_LEVEL", "y")
+    assert len(refused("--url", "z").splitlines()) == 3
+
+
+def test_limits_that_contradict_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_LIMITS_PING_AFTER", "61")
+    error = refused()
+    assert "ping_after" in error
+    assert "silent_after" in error
+
+
+@pytest.mark.parametrize("name", ["RELAY_PROT", "RELAY_LIMIT", "RELAY_LIMITS_CLAIM_WEIGHT", "RELAY_X25519_SECRT"])
+def test_an_unknown_variable_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    assert name in refused()
+
+
+def test_all_unknown_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_B", "1")
+    monkeypatch.setenv("RELAY_A", "1")
+    assert [line.partition(":")[0] for line in refused().splitlines()] == ["RELAY_A", "RELAY_B"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--nope", "1"], ["--limits.nope", "1"], ["--por", "1"], ["extra"], ["--port"], ["--limits.claim", "1"]],
+)
+def test_an_unknown_flag_is_an_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read(*arguments)
+    assert caught.value.code == 2
+    assert arguments[0].partition("=")[0] in capsys.readouterr().err
+
+
+# --- Secrets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", "_FILE"])
+@pytest.mark.parametrize("key", ["RELAY_X25519_SECRET", "RELAY_ED25519_SECRET"])
+def test_a_secret_is_no_setting_and_is_never_shown(
+    key: str, suffix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(key + suffix, SECRET)
+    assert SECRET not in repr(read())
+    with pytest.raises(SystemExit):
+        read("--help")
+    monkeypatch.setenv("RELAY_PORT", "x")
+    monkeypatch.setenv("RELAY_LIMITS_MALFORMED", "-1")
+    assert SECRET not in refused()
+    monkeypatch.setenv("RELAY_NOPE", "x")
+    assert SECRET not in refused()
+    output = capsys.readouterr()
+    assert SECRET not in output.out + output.err
+
+
+def test_a_secret_in_a_variable_with_a_wrong_name_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_X25519_SECRETS", SECRET)
+    assert SECRET not in refused()
+
+
+# --- Texts -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_help_has_every_setting_and_limit_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read("--help")
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in Settings.model_fields:
+        assert name == "limits" or f"{flag(name)} " in text
+    for field in fields(Limits):
+        assert f"--limits.{field.name.replace('_', '-')} " in text
+    assert "a mistake is forgiven, a habit is not" in text
+    assert "0 takes a free one" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "url"),
+    [
+        ([], "ws://127.0.0.1:8091/ws"),
+        (["--host", "0.0.0.0"], "ws://127.0.0.1:8091/ws"),  # noqa: S104
+        (["--host", "::"], "ws://127.0.0.1:8091/ws"),
+        (["--host", "2001:db8::1"], "ws://[2001:db8::1]:8091/ws"),
+        (["--host", "relay.lan"], "ws://relay.lan:8091/ws"),
+        (["--host", "::", "--url", "wss://relay.example/ws"], "wss://relay.example/ws"),
+    ],
+)
+def test_the_url_for_the_relay_card(arguments: list[str], url: str) -> None:
+    assert read(*arguments).url_at(8091) == url
+
+
+def test_hosts_in_urls() -> None:
+    assert [bracketed(host) for host in ("::1", "127.0.0.1", "a.b")] == ["[::1]", "127.0.0.1", "a.b"]
