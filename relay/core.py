@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from websockets.frames import CloseCode
+
 from keys.identity import Identity
 from keys.primitives import random_bytes
 from relay.claims import Queue
@@ -53,6 +55,7 @@ class Core:
         self.presence: Presence[Session] = Presence(limits.presence_per_second, limits.presence_burst)
         self.budget: Budget[Session] = Budget(limits)
         self.partial_used = 0
+        self.partials: dict[Session, None] = {}
         self.handshakes_seen = ReplayMemory(limits.replay_ring, limits.replay_keys, random)
         self.commands_seen = ReplayMemory(limits.replay_ring_commands, limits.replay_keys, random)
         self.handshake_rate = Buckets(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys, random)
@@ -75,9 +78,7 @@ class Core:
         self.opening.pop(session, None)
         if session.phase is Phase.CLOSING and session in self.connections:
             self.closing.setdefault(session, self.clock())
-        if session.partial_size:
-            self.partial_used -= session.partial_size
-            session.partial_size = 0
+        self._set_partial(session, 0)
         self.budget.resume(session.outbox)
         session.outbox.clear_marks()
         if session.wire is None:
@@ -161,6 +162,35 @@ class Core:
             heaviest = self.budget.heaviest(now, beyond_share=True)
         self._heaviest, self._next_scan = outbox, now + 0.05
         return False
+
+    def reserve_partial(self, session: Session, size: int) -> bool:
+        """Reserve room for an unfinished message, 0 to give it back; the oldest ones give way to it, in time.
+
+        Without that, as many as fill the pool and then go on slowly would keep all others waiting.
+        """
+        limits = self.limits
+        if size <= session.partial_size:
+            self._set_partial(session, size)
+            return True
+        oldest = self.clock() - limits.partial_grace
+        while self.partial_used - session.partial_size + size > limits.partial_total:
+            # In the order of their first reservation; whoever asks is among them, if it holds anything.
+            first = next(iter(self.partials), session)
+            if first.partial_since > oldest or first.partial_since == 0.0:
+                return False
+            first.end(Ending.SLOW_FRAME, CloseCode.POLICY_VIOLATION, "no room for a message that comes so slowly")
+            if first is session:
+                return False
+        self._set_partial(session, size)
+        return True
+
+    def _set_partial(self, session: Session, size: int) -> None:
+        self.partial_used += size - session.partial_size
+        session.partial_size = size
+        if size:
+            self.partials[session] = None
+        else:
+            self.partials.pop(session, None)
 
     def relieve_soon(self) -> None:
         """Bring the total back below its bound, once this turn is over."""

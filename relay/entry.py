@@ -156,8 +156,9 @@ class Entry:
     def _holder_silent(self, holder: Session) -> None:
         if self._core.stopping:
             return
-        if holder.held:
-            # It is we who do not read: whatever it answered waits in the kernel, so it cannot be judged dead.
+        if holder.held and not holder.blocked:
+            # It is we who do not read: whatever it answered waits in the kernel, so it cannot be judged dead. One that
+            # does not read either is held because of that, and may be as dead as it looks.
             self.holder_answered(holder)
             return
         _, newcomer, _ = self._probes.pop(holder.id)

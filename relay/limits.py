@@ -85,6 +85,8 @@ class Limits:
     """Bytes of an unfinished message that need no reservation."""
     partial_total: int = 64 * MIB
     """Bytes that unfinished messages of all sessions may hold beyond that; past it, reads wait."""
+    partial_grace: float = 10.0
+    """How old an unfinished message must be to give way when that is used up: the oldest goes first."""
     partial_deadline: float = 120.0
     """How long a message may take to arrive, fragmented or not: 1 MiB at 9 KiB/s."""
 

@@ -19,7 +19,7 @@ from relay.outbox import Outbox, frame_head
 from relay.reasons import Ending, Refusal
 from relay.websocket import Phase, WebSocket
 from wire import commands as c
-from wire.limits import MAX_HANDSHAKE, MIN_FRAME
+from wire.limits import MAX_HANDSHAKE, MAX_KEYS_PER_FRAME, MIN_FRAME
 from wire.session import ServerSession
 
 if TYPE_CHECKING:
@@ -255,10 +255,10 @@ class Session(WebSocket):
         here = [x_pub for x_pub, change in changes.items() if Change.ONLINE in change and self.core.hub.online(x_pub)]
         self.core.counters.presence_told += len(gone) + len(here)
         # Offline first: of a session that was replaced, its watchers are told both.
-        if gone and not self.send(c.PeerOffline.of(gone), must=True):
-            return
-        if here:
-            self.send(c.PeerOnline.of(here), must=True)
+        for kind, x_pubs in ((c.PeerOffline, gone), (c.PeerOnline, here)):
+            for start in range(0, len(x_pubs), MAX_KEYS_PER_FRAME):
+                if not self.send(kind.of(x_pubs[start : start + MAX_KEYS_PER_FRAME]), must=True):
+                    return
 
     def remember_refused(self, sender: "Session") -> None:
         """Tell this sender that we are online, once what is queued for us has drained: only that makes it resend."""
@@ -373,26 +373,21 @@ class Session(WebSocket):
             self.partial_since = 0.0
         elif self.partial_since == 0.0:
             self.partial_since = self.core.clock()
-        wanted = size if size > self.core.limits.partial_free else 0
-        if wanted != self.partial_size and not self._reserve_partial(wanted):
+        # Twice what is there, and not what the frame's head promises: a stranger's promise must not use up the room.
+        wanted = min(size, 2 * self.unparsed)
+        if wanted <= self.core.limits.partial_free:
+            wanted = 0
+        if wanted != self.partial_size and not self.core.reserve_partial(self, wanted):
             self.hold(HOLD_PARTIAL)
             self.core.later(0.25, self._retry_partial, wanted)
 
-    def _reserve_partial(self, size: int) -> bool:
-        core = self.core
-        used = core.partial_used - self.partial_size + size
-        if size > self.partial_size and used > core.limits.partial_total:
-            return False
-        core.partial_used, self.partial_size = used, size
-        return True
-
-    def _retry_partial(self, size: int) -> None:
+    def _retry_partial(self, wanted: int) -> None:
         if self.phase is not Phase.OPEN:
             return
-        if self._reserve_partial(size):
+        if self.core.reserve_partial(self, wanted):
             self.release(HOLD_PARTIAL)
-        else:
-            self.core.later(0.25, self._retry_partial, size)
+        elif self.phase is Phase.OPEN:
+            self.core.later(0.25, self._retry_partial, wanted)
 
     # --- Life --------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 from keys.invite import check_url
@@ -41,6 +41,16 @@ def _check_url(url: str) -> str:
     return url
 
 
+def _check_given(value: object) -> object:
+    if value == "":
+        # Path("") would be the working directory; taking it for "not set" could change the relay's keys in silence.
+        raise ValueError("it is empty: give it a value or remove it")
+    return value
+
+
+GivenPath = Annotated[Path, BeforeValidator(_check_given)]
+
+
 class Settings(BaseSettings):
     """A blind relay: it forwards sealed frames between sockets by an id that only it can unmask."""
 
@@ -62,9 +72,9 @@ class Settings(BaseSettings):
     """Address to listen on; a TLS proxy on the same machine needs no other."""
     port: int = Field(8090, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    data_dir: Path = Field(default_factory=_default_data_dir)
+    data_dir: GivenPath = Field(default_factory=_default_data_dir)
     """Where the keys are kept when no other place is named; made when it is not there."""
-    keys: Path | None = None
+    keys: GivenPath | None = None
     """Key file of `blindrelay-keygen`; without it `relay.keys` in the data directory, minted when missing."""
     notifier_id: Annotated[str, Field(pattern="^[0-9a-fA-F]{16}$")] | None = None
     """Client id of the push notifier, 16 hex digits; it stands above the one in the key file."""
@@ -87,7 +97,7 @@ def bracketed(host: str) -> str:
 
 
 def load(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Read flags, then variables.
+    """Read flags, then variables of the process; `environ` is looked at for names that do not exist.
 
     Raises:
         BadSettings: names every setting that is unknown or cannot be used, the value, and what it should be.

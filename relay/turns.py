@@ -30,7 +30,7 @@ class Turns:
         self._loop = loop
         self._slice = slice_
         self._clock = clock
-        self._dirty: list[Session] = []
+        self._dirty: deque[Session] = deque()
         self._working: deque[Session] = deque()
         self._tasks: deque[Iterator[None]] = deque()
         self._scheduled = False
@@ -58,15 +58,17 @@ class Turns:
     def run(self) -> None:
         """Do one slice of work, then write everything that is queued."""
         self._scheduled = False
-        if self._tasks or self._working:
-            self._run_slice()
-        while self._dirty:
-            dirty, self._dirty = self._dirty, []
-            for session in dirty:
+        try:
+            if self._tasks or self._working:
+                self._run_slice()
+            while self._dirty:
+                session = self._dirty.popleft()
                 session.dirty = False
                 session.flush()
-        if self._tasks or self._working:
-            self._schedule()
+        finally:
+            # Also after an error in one session: the others still wait.
+            if not self.idle:
+                self._schedule()
 
     @property
     def idle(self) -> bool:

@@ -127,9 +127,12 @@ class WebSocket(asyncio.Protocol, ABC):
         buffer = self._buffer
         if buffer is not None:
             buffer += data
-            if self._holds or len(buffer) < self._need:
+            if self._holds:
                 return
-            self._parse_buffer()
+            if len(buffer) >= self._need:
+                self._parse_buffer()
+            elif self.phase is Phase.OPEN:
+                self._note_partial()
         elif self._holds:
             self._buffer = bytearray(data)
             self._need = 0
@@ -172,6 +175,11 @@ class WebSocket(asyncio.Protocol, ABC):
             # One more: a message of nothing but empty fragments is unfinished too.
             size += len(self._fragments) + 1
         self.partial_frame(size)
+
+    @property
+    def unparsed(self) -> int:
+        """Bytes in memory that are no whole message yet."""
+        return len(self._buffer or b"") + len(self._fragments or b"")
 
     def _scan(self, data: bytes | bytearray) -> int:
         """Parse frames from the front of `data`; return how many bytes were used up. Sets `_need` for the rest."""
