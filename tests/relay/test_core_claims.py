@@ -122,6 +122,22 @@ def test_a_holder_whose_reads_we_hold_is_not_judged(lab: Lab) -> None:
     check_in_use(second)
 
 
+def test_a_holder_that_is_held_because_it_does_not_read_is_judged(lab: Lab) -> None:
+    """Its network is gone, and so it will never take the answers for which its reads are held."""
+    holder = proven(lab, answers=False)
+    holder.stall()
+    holder.send(bytes(7) + b"x")
+    lab.run()
+    holder.send_many(bytes(7) + b"x", lab.core.limits.refusals_waiting + 100)
+    lab.run()
+    assert holder.session.held
+    assert holder.session.blocked
+    second = newcomer(lab)
+    lab.advance(2.1)
+    check_in(second)
+    assert holder.session.ended is Ending.REPLACED
+
+
 def test_a_holder_that_leaves_while_it_is_asked(lab: Lab) -> None:
     holder = proven(lab, answers=False)
     second = newcomer(lab)
