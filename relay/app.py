@@ -151,3 +151,7 @@ async def run(settings: Settings, found: FoundKeys) -> None:
         refusals={str(reason): count for reason, count in counters.refusals.items() if count},
         endings={str(reason): count for reason, count in counters.endings.items() if count},
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # All is done, and a second signal while Python shuts down must not change the exit status.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)

@@ -58,6 +58,9 @@ class Entry:
         address, session.address = session.address, b""
         if session.wire is not None:
             raise AssertionError("reads are held while a session waits for its id")
+        if core.stopping:
+            session.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
+            return True
         if address and not core.handshake_rate.allow(address, core.clock()):
             session.end(Ending.HANDSHAKE_RATE, CloseCode.TRY_AGAIN_LATER, "too many handshakes from this address")
             return True
