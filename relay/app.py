@@ -14,10 +14,11 @@ from keys.invite import RelayCard
 from relay import __version__
 from relay.core import Core
 from relay.log import log_loop_error
+from relay.metered import HOLD_SHUTDOWN
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
 from relay.reasons import Ending, Refusal
-from relay.session import HOLD_SHUTDOWN, Session
+from relay.session import Session
 from relay.settings import Settings, bracketed
 from relay.websocket import Phase
 from wire import commands as c

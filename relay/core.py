@@ -15,6 +15,7 @@ from relay.entry import Entry
 from relay.guard import Buckets, ReplayMemory
 from relay.hub import Change, Hub, Presence
 from relay.limits import Limits
+from relay.metered import MeteredSocket
 from relay.outbox import Budget, Outbox
 from relay.reasons import Ending, Refusal
 from relay.session import Session
@@ -55,7 +56,7 @@ class Core:
         self.presence: Presence[Session] = Presence(limits.presence_per_second, limits.presence_burst)
         self.budget: Budget[Session] = Budget(limits)
         self.partial_used = 0
-        self.partials: dict[Session, None] = {}
+        self.partials: dict[MeteredSocket, None] = {}
         self.handshakes_seen = ReplayMemory(limits.replay_ring, limits.replay_keys, random)
         self.commands_seen = ReplayMemory(limits.replay_ring_commands, limits.replay_keys, random)
         self.handshake_rate = Buckets(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys, random)
@@ -163,7 +164,7 @@ class Core:
         self._heaviest, self._next_scan = outbox, now + 0.05
         return False
 
-    def reserve_partial(self, session: Session, size: int) -> bool:
+    def reserve_partial(self, session: MeteredSocket, size: int) -> bool:
         """Reserve room for an unfinished message, 0 to give it back; the oldest ones give way to it, in time.
 
         Without that, as many as fill the pool and then go on slowly would keep all others waiting.
@@ -184,7 +185,7 @@ class Core:
         self._set_partial(session, size)
         return True
 
-    def _set_partial(self, session: Session, size: int) -> None:
+    def _set_partial(self, session: MeteredSocket, size: int) -> None:
         self.partial_used += size - session.partial_size
         session.partial_size = size
         if size:
@@ -230,7 +231,7 @@ class Core:
 
     # --- Time --------------------------------------------------------------------------------------------------------
 
-    def hold_for(self, session: Session, reason: int, seconds: float) -> None:
+    def hold_for(self, session: MeteredSocket, reason: int, seconds: float) -> None:
         """Hold a session's reads for a while, 10 ms at least."""
         if not session.held & reason:
             session.hold(reason)

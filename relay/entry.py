@@ -8,8 +8,9 @@ from websockets.frames import CloseCode
 from keys.identity import PublicIdentity
 from relay.claims import Verdict, decide
 from relay.hub import Change
+from relay.metered import HOLD_CLAIM
 from relay.reasons import Ending
-from relay.session import HOLD_CLAIM, Session
+from relay.session import Session
 from relay.websocket import Phase
 from wire import commands as c
 from wire.errors import WireError

@@ -15,59 +15,38 @@ from keys.primitives import HeaderKeystream
 from relay import pages
 from relay.guard import Allowance
 from relay.hub import Change
+from relay.metered import HOLD_REFUSALS, MeteredSocket
 from relay.outbox import Outbox, frame_head
 from relay.reasons import Ending, Refusal
-from relay.websocket import Phase, WebSocket
+from relay.websocket import Phase
 from wire import commands as c
-from wire.limits import MAX_HANDSHAKE, MAX_KEYS_PER_FRAME, MIN_FRAME
+from wire.limits import MAX_KEYS_PER_FRAME, MIN_FRAME
 from wire.session import ServerSession
 
 if TYPE_CHECKING:
     from relay.core import Core
 
-HOLD_RATE: Final = 1
-"""Reads are held until an overdrawn allowance is paid back."""
-HOLD_REFUSALS: Final = 2
-"""Reads are held until the 0x03 answers that wait are sealed."""
-HOLD_PARTIAL: Final = 4
-"""Reads are held until there is room for a large unfinished frame."""
-HOLD_CLAIM: Final = 8
-"""Reads are held while the session waits for its id."""
-HOLD_SHUTDOWN: Final = 16
-"""Reads are held for good: the relay stops."""
-
 _REFUSALS_PER_STEP: Final = 16
 
 
-class Session(WebSocket):
-    """One client's connection; a session proper once :meth:`opened` was called."""
+class Session(MeteredSocket):
+    """One client's connection; a session proper once `relay.entry` admitted it."""
 
     __slots__ = (
         # Everything here weighs on each of a hundred thousand idle connections: made late, let go early.
         "address",
-        "bytes_left",
-        "commands_left",
-        "core",
         "dirty",
         "ended",
-        "frames_left",
         "id",
-        "last_in",
         "last_out",
         "malformed",
         "mask",
         "outbox",
-        "paid_at",
-        "partial_since",
-        "partial_size",
         "ping",
         "ping_frame",
         "presence",
-        "previous_in",
         "refusals",
-        "refusals_left",
         "refused",
-        "stray_pongs",
         "unmask",
         "watching",
         "wire",
@@ -78,27 +57,18 @@ class Session(WebSocket):
     mask: HeaderKeystream
 
     def __init__(self, core: "Core") -> None:
-        super().__init__(MAX_HANDSHAKE)
-        limits = core.limits
-        self.core = core
+        super().__init__(core)
         self.address = b""
         self.wire: ServerSession | None = None
         self.unmask: HeaderKeystream | None = None
-        self.outbox: Outbox[Session] = Outbox(self, limits.flush_size)
+        self.outbox: Outbox[Session] = Outbox(self, core.limits.flush_size)
         self.dirty = False
         self.working = False
         self.ended: Ending | None = None
-        self.last_in = self.previous_in = self.last_out = self.paid_at = core.clock()
-        self.bytes_left: float = limits.bytes_burst if limits.bytes_per_second > 0 else float("inf")
-        self.frames_left: float = limits.frames_burst if limits.frames_per_second > 0 else float("inf")
-        self.commands_left: Allowance | None = None
-        self.refusals_left: Allowance | None = None
+        self.last_out = self.last_in
         self.malformed = 0
-        self.stray_pongs = 0
         self.ping: bytes | None = None
         self.ping_frame: bytes | None = None
-        self.partial_size = 0
-        self.partial_since = 0.0
         self.refusals: deque[tuple[bytes, bytes]] | None = None
         self.presence: dict[bytes, Change] | None = None
         self.refused: dict[Session, None] | None = None
@@ -316,50 +286,6 @@ class Session(WebSocket):
     def blocked(self) -> bool:
         return self.outbox.stalled
 
-    # --- Accounting --------------------------------------------------------------------------------------------------
-
-    def chunk_received(self, size: int) -> None:
-        core = self.core
-        self.previous_in = self.last_in
-        self.last_in = core.clock()
-        core.counters.bytes_in += size
-        self.bytes_left -= size
-        if self.bytes_left < 0:
-            self._pay_back()
-
-    def frames_received(self, count: int) -> None:
-        self.core.counters.frames_in += count
-        self.frames_left -= count
-        if self.frames_left < 0:
-            self._pay_back()
-        if self.stray_pongs:
-            if self.stray_pongs >= count:
-                # Unasked pongs alone do not show that anybody reads what we write.
-                self.last_in = self.previous_in
-            self.stray_pongs = 0
-
-    def _pay_back(self) -> None:
-        """Add what time has earned to both allowances; hold reads for as long as one is still overdrawn."""
-        limits, now = self.core.limits, self.core.clock()
-        elapsed, self.paid_at = now - self.paid_at, now
-        wait = 0.0
-        if limits.bytes_per_second > 0:
-            self.bytes_left = min(limits.bytes_burst, self.bytes_left + elapsed * limits.bytes_per_second)
-            wait = max(wait, -self.bytes_left / limits.bytes_per_second)
-        if limits.frames_per_second > 0:
-            self.frames_left = min(limits.frames_burst, self.frames_left + elapsed * limits.frames_per_second)
-            wait = max(wait, -self.frames_left / limits.frames_per_second)
-        if wait > 0:
-            self.core.hold_for(self, HOLD_RATE, wait)
-
-    def spend(self, allowance: Allowance) -> None:
-        """Spend one; hold reads for as long as the allowance is overdrawn."""
-        allowance.left -= 1
-        if allowance.left < 0:
-            wait = allowance.debt(self.core.clock())
-            if wait > 0:
-                self.core.hold_for(self, HOLD_RATE, wait)
-
     def malformed_frame(self) -> bool:
         """Count a frame that is none; the session ends after too many."""
         self.core.counters.refusals[Refusal.MALFORMED] += 1
@@ -367,27 +293,6 @@ class Session(WebSocket):
         if self.malformed >= self.core.limits.malformed:
             self.end(Ending.MALFORMED, CloseCode.POLICY_VIOLATION, "too many malformed frames")
         return self.phase is not Phase.OPEN
-
-    def partial_frame(self, size: int) -> None:
-        if size == 0:
-            self.partial_since = 0.0
-        elif self.partial_since == 0.0:
-            self.partial_since = self.core.clock()
-        # Twice what is there, and not what the frame's head promises: a stranger's promise must not use up the room.
-        wanted = min(size, 2 * self.unparsed)
-        if wanted <= self.core.limits.partial_free:
-            wanted = 0
-        if wanted != self.partial_size and not self.core.reserve_partial(self, wanted):
-            self.hold(HOLD_PARTIAL)
-            self.core.later(0.25, self._retry_partial, wanted)
-
-    def _retry_partial(self, wanted: int) -> None:
-        if self.phase is not Phase.OPEN:
-            return
-        if self.core.reserve_partial(self, wanted):
-            self.release(HOLD_PARTIAL)
-        elif self.phase is Phase.OPEN:
-            self.core.later(0.25, self._retry_partial, wanted)
 
     # --- Life --------------------------------------------------------------------------------------------------------
 
