@@ -37,6 +37,7 @@ case "$*" in
     fi
     if [ -e "$STUB/fail" ]; then exit 1; fi ;;
 *'-m pip '*) ;;
+'-P -m keys.keygen --out '*) mkdir -p "${{5%/*}}"; echo >"$5"; shift 5; echo "minted $*" >>"$STUB/minted" ;;
 '-P -m relay'*) shift 3; printf '%s\\n' "relay in $RELAY_DATA_DIR" "$@" ;;
 *) echo "unexpected: $*" >&2; exit 99 ;;
 esac
@@ -162,6 +163,41 @@ def test_no_interpreter_says_what_to_install(project: Project, stub: dict[str, b
 def test_arguments_and_data_directory(ready: Project) -> None:
     assert ready.run("--port", "1", "a b")[:2] == (0, f"relay in {ready.root}/data\n--port\n1\na b\n")
     assert ready.run(RELAY_DATA_DIR="elsewhere")[:2] == (0, "relay in elsewhere\n")
+
+
+def test_keys_are_minted_once_and_only_for_the_own_data_directory(project: Project) -> None:
+    project.python("python3", minor=11)
+    minted = project.stub / "minted"
+    elsewhere: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+        ((), {"RELAY_DATA_DIR": "elsewhere"}),
+        ((), {"RELAY_KEYS": "other.keys"}),
+        ((), {"RELAY_X25519_SECRET_FILE": "x"}),
+        (("--data-dir", "elsewhere"), {}),
+        (("--keys=other.keys",), {}),
+        (("--help",), {}),
+    )
+    for arguments, environment in elsewhere:
+        assert project.run(*arguments, **environment)[0] == 0
+        assert not minted.exists(), (arguments, environment)
+    for _ in range(2):
+        assert project.run("--port", "1")[0] == 0
+    assert minted.read_text() == "minted \n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--url", "wss://a.example/ws"], {}),
+        (["--url=wss://a.example/ws"], {"RELAY_URL": "wss://b.example/ws"}),
+        ([], {"RELAY_URL": "wss://a.example/ws"}),
+    ],
+)
+def test_the_card_of_minted_keys_has_the_url(
+    project: Project, arguments: list[str], environment: dict[str, str]
+) -> None:
+    project.python("python3", minor=11)
+    assert project.run(*arguments, **environment)[0] == 0
+    assert (project.stub / "minted").read_text() == "minted --url wss://a.example/ws\n"
 
 
 def test_second_start_installs_nothing_and_is_silent(ready: Project) -> None:
