@@ -9,7 +9,7 @@ import uvloop
 
 from keys.errors import KeysError
 from relay import log
-from relay.app import raise_file_limit, run
+from relay.app import CannotListenError, raise_file_limit, run
 from relay.own_keys import find_keys
 from relay.settings import BadSettings, load
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings, found))
-    except OSError as error:
-        print(f"blindrelay: cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
+    except CannotListenError as error:
+        print(f"blindrelay: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -28,6 +28,10 @@ _RECONNECT_MS = (500, 5000)
 """Clients are told to come back at a random time between these, so that they do not all come at once."""
 
 
+class CannotListenError(Exception):
+    """The address cannot be listened on; the text says which and why."""
+
+
 class Relay:
     """A relay that listens.
 
@@ -122,13 +126,16 @@ async def run(settings: Settings, found: FoundKeys) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        OSError: the address cannot be listened on.
+        CannotListenError: the address cannot be listened on.
     """
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     relay = Relay(settings, found.keys)
-    await relay.start()
+    try:
+        await relay.start()
+    except OSError as error:
+        raise CannotListenError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     public = found.keys.identity.public

@@ -80,14 +80,15 @@ class Control:
         if session.watching is None:
             session.watching = {}
         watching = session.watching
-        most = core.limits.subscriptions or len(watching) + len(body.x_pubs)
+        asked = list(dict.fromkeys(body.x_pubs))
+        most = core.limits.subscriptions or len(watching) + len(asked)
         refused = 0
-        for x_pub in body.x_pubs:
+        for x_pub in asked:
             if x_pub in watching or len(watching) < most:
                 watching[x_pub] = None
             else:
                 refused += 1
-        kept = [x_pub for x_pub in body.x_pubs if x_pub in watching]
+        kept = [x_pub for x_pub in asked if x_pub in watching]
         core.presence.watch(session, kept)
         for x_pub in kept:
             if core.hub.online(x_pub) is not None:

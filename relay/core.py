@@ -103,7 +103,7 @@ class Core:
         """Forget a connection whose transport is gone."""
         self.closing.pop(session, None)
         if self._heaviest is session.outbox:
-            self._heaviest = None
+            self._heaviest, self._next_scan = None, 0.0
         if session in self.connections:
             del self.connections[session]
             self.counters.connections = len(self.connections)
@@ -150,7 +150,7 @@ class Core:
             return True
         # Looking for the heaviest costs time for each stalled outbox: whoever is it need not be told so at every frame.
         now = self.clock()
-        if outbox is self._heaviest and now < self._next_scan:
+        if now < self._next_scan and self._heaviest in (None, outbox):
             return False
         self.budget.reclaim()
         if self.budget.fits(outbox, size):
@@ -158,10 +158,12 @@ class Core:
         heaviest = self.budget.heaviest(now, beyond_share=True)
         while heaviest is not None and heaviest is not outbox:
             self._shed(heaviest)
+            if not outbox.stalled:
+                return False  # it ended with what had to give way
             if self.budget.fits(outbox, size):
                 return True
             heaviest = self.budget.heaviest(now, beyond_share=True)
-        self._heaviest, self._next_scan = outbox, now + 0.05
+        self._heaviest, self._next_scan = heaviest, now + 0.05
         return False
 
     def reserve_partial(self, session: MeteredSocket, size: int) -> bool:
@@ -175,13 +177,14 @@ class Core:
             return True
         oldest = self.clock() - limits.partial_grace
         while self.partial_used - session.partial_size + size > limits.partial_total:
-            # In the order of their first reservation; whoever asks is among them, if it holds anything.
+            # In the order of their first reservation. The first always gets its room, so it never waits for it, and is
+            # answerable for its time.
             first = next(iter(self.partials), session)
-            if first.partial_since > oldest or first.partial_since == 0.0:
+            if first is session:
+                break
+            if first.held or first.partial_since > oldest or first.partial_since == 0.0:
                 return False
             first.end(Ending.SLOW_FRAME, CloseCode.POLICY_VIOLATION, "no room for a message that comes so slowly")
-            if first is session:
-                return False
         self._set_partial(session, size)
         return True
 

@@ -144,6 +144,11 @@ class Entry:
         self._probes[holder.id] = (holder, newcomer, timer)
         holder.send_ping(core.random(_PING_SIZE))
 
+    def probing(self, session: Session) -> bool:
+        """Tell whether this holder is being asked: another ping would make its answer unknown to us."""
+        probe = self._probes.get(session.id)
+        return probe is not None and probe[0] is session
+
     def holder_answered(self, holder: Session) -> None:
         """A pong to our last ping came; if a newcomer waited for it, the holder keeps the id."""
         probe = self._probes.get(holder.id)
@@ -200,7 +205,8 @@ class Entry:
         core.hub.add(session)
         core.counters.sessions = len(core.sessions)
         core.presence_changed(session.public.x_pub, Change.ONLINE)
-        session.release(HOLD_CLAIM)
+        # Not at once: what it sent behind its handshake must not be parsed on the stack of whoever freed the id.
+        core.loop.call_soon(session.release, HOLD_CLAIM)
 
 
 def rate_key(peer: str, forwarded_for: str | None) -> bytes:

@@ -125,7 +125,7 @@ class Limits:
     replay_ring_commands: int = 64
     """Nonces of frames for the server remembered per key."""
     replay_keys: int = 65536
-    """Keys remembered in each; least recently used go first. About 30 MiB when full."""
+    """Keys remembered in each; least recently used go first. About 70 MiB in both when full."""
     rate_keys: int = 65536
     """Buckets remembered for each rate by address, sender or pair."""
 

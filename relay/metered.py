@@ -26,6 +26,8 @@ HOLD_CLAIM: Final = 8
 """Reads are held while the session waits for its id."""
 HOLD_SHUTDOWN: Final = 16
 """Reads are held for good: the relay stops."""
+HOLD_TURN: Final = 32
+"""Reads are held until a later turn of the loop: this one has had its time."""
 
 
 class MeteredSocket(WebSocket):

@@ -189,6 +189,8 @@ class Budget(Generic[Sender]):
 
     def fits(self, outbox: Outbox[Sender], size: int) -> bool:
         """Give a stalled outbox room for `size` bytes more, if the total has it; its own share always has."""
+        if not outbox.stalled:
+            raise AssertionError("only what is counted is given room")
         needed = outbox.untaken + size
         within_share = needed <= self._limits.queue_share
         most = self._limits.queue_share if within_share else self._limits.queue_size

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _TICK = 1.0
 _SWEEP = 2.0
-_SLICE = 1000
+_SLICE = 200
 _PING_SIZE = 8
 
 

@@ -91,7 +91,7 @@ class Session(MeteredSocket):
     def message_received(self, message: bytes) -> bool:
         unmask = self.unmask
         if unmask is None:
-            return self.core.entry.first_message(self, message)
+            return self.core.turns.heavy(self, self.core.entry.first_message, message)
         size = len(message)
         if size < MIN_FRAME:
             return self.malformed_frame()
@@ -100,7 +100,7 @@ class Session(MeteredSocket):
         recipient = self.core.sessions.get(target)
         if recipient is None:
             if target == SERVER_ID:
-                return self.core.control.command_received(self, message)
+                return self.core.turns.heavy(self, self.core.control.command_received, message)
             return self.refuse(target, message[8:32], Refusal.OFFLINE)
         frame = frame_head(size) + recipient.mask.xor(self.id, nonce) + message[8:]
         if recipient.outbox.put(frame, self):
@@ -133,10 +133,17 @@ class Session(MeteredSocket):
             outbox.force(frame, sender)
             return None
         else:
-            refusal = Refusal.TOTAL_FULL
+            refusal = Refusal.TOTAL_FULL if self.phase is Phase.OPEN else Refusal.RECIPIENT_GONE
         if sender is not None:
             self.remember_refused(sender)
         return refusal
+
+    def postponed(self) -> bool:
+        turns = self.core.turns
+        if not turns.late():
+            return False
+        turns.postpone(self)
+        return True
 
     # --- What the relay itself says ----------------------------------------------------------------------------------
 
@@ -172,23 +179,27 @@ class Session(MeteredSocket):
     def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> bool:
         """Answer a frame of this session with 0x03; returns whether its reads were held, or it is over."""
         self.queue_refusal(target, nonce, refusal)
-        limits = self.core.limits
-        if self.refusals_left is None:
-            self.refusals_left = Allowance(limits.refusals_per_second, limits.refusals_burst, self.core.clock())
-        self.spend(self.refusals_left)
-        if self.refusals is not None and len(self.refusals) > limits.refusals_waiting:
-            self.hold(HOLD_REFUSALS)
         return bool(self.held) or self.phase is not Phase.OPEN
 
     def queue_refusal(self, target: bytes, nonce: bytes, refusal: Refusal) -> None:
-        """Let 0x03 be sealed when it is this session's turn; nothing if the session is over."""
-        self.core.counters.refusals[refusal] += 1
+        """Let 0x03 be sealed when it is this session's turn; nothing if the session is over.
+
+        It is charged whatever the reason: who writes to recipients that end draws refusals as surely as who writes to
+        those that are offline.
+        """
+        core, limits = self.core, self.core.limits
+        core.counters.refusals[refusal] += 1
         if self.phase is not Phase.OPEN:
             return
         if self.refusals is None:
             self.refusals = deque()
         self.refusals.append((target, nonce))
-        self.core.turns.work(self)
+        core.turns.work(self)
+        if self.refusals_left is None:
+            self.refusals_left = Allowance(limits.refusals_per_second, limits.refusals_burst, core.clock())
+        self.spend(self.refusals_left)
+        if len(self.refusals) > limits.refusals_waiting:
+            self.hold(HOLD_REFUSALS)
 
     def note_presence(self, x_pub: bytes, change: Change) -> None:
         """Let a change of a watched key be told when it is this session's turn."""
@@ -208,7 +219,7 @@ class Session(MeteredSocket):
                 if not self.send(c.RecipientOffline(*self.refusals.popleft()), must=True):
                     return False
             if self.refusals:
-                return True
+                return not self._pace()
             self.refusals = None
         if self.presence:
             self.tell_presence()
@@ -216,13 +227,25 @@ class Session(MeteredSocket):
         self.release(HOLD_REFUSALS)
         return False
 
+    def _pace(self) -> bool:
+        """Put the next refusals off while the allowance is overdrawn: what was drawn at once is sealed in time."""
+        core, allowance, waiting = self.core, self.refusals_left, self.refusals
+        if allowance is None or waiting is None or core.stopping:
+            return False
+        # All that wait are charged already; what is left without them is what sealing has used up.
+        if allowance.debt(core.clock()) == 0.0 or allowance.left + len(waiting) >= 0:
+            return False
+        core.later(_REFUSALS_PER_STEP / core.limits.refusals_per_second, core.turns.work, self)
+        return True
+
     def tell_presence(self) -> None:
         """Tell the changes that were gathered, in one frame each way."""
         changes, self.presence = self.presence, None
         if not changes:
             return
         gone = [x_pub for x_pub, change in changes.items() if Change.OFFLINE in change]
-        here = [x_pub for x_pub, change in changes.items() if Change.ONLINE in change and self.core.hub.online(x_pub)]
+        # By what is true now and not by what was noted: whoever is told OFFLINE of somebody online is told ONLINE too.
+        here = [x_pub for x_pub in changes if self.core.hub.online(x_pub)]
         self.core.counters.presence_told += len(gone) + len(here)
         # Offline first: of a session that was replaced, its watchers are told both.
         for kind, x_pubs in ((c.PeerOffline, gone), (c.PeerOnline, here)):
@@ -314,6 +337,8 @@ class Session(MeteredSocket):
         if reply.upgraded:
             self.core.entry.upgraded(self, reply.forwarded_for)
             self.phase = Phase.OPEN
+            if self.transport.get_write_buffer_size():
+                self.pause_writing()  # said before we listened to it
         else:
             self._hang_up(Ending.NOT_WEBSOCKET)
         return end
@@ -339,10 +364,11 @@ class Session(MeteredSocket):
     def beat(self, payload: bytes) -> None:
         """Ask for a sign of life, and give one that a web page's own code can see."""
         if self.outbox.stalled:
-            if self.ping is None:
+            if self.ping is None and not self.core.entry.probing(self):
                 self.send_ping(payload)
             return
-        self.send_ping(payload)
+        if not self.core.entry.probing(self):
+            self.send_ping(payload)
         if self.ping_frame is None:
             # Sealed once: it says nothing but that the relay lives, and a client that sees it again loses nothing.
             self.ping_frame = self.opened_wire.seal(c.ServerPing())

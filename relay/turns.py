@@ -11,8 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from relay.metered import HOLD_TURN
+from relay.websocket import Phase
+
 if TYPE_CHECKING:
     from relay.session import Session
+
+    Handler = Callable[[Session, bytes], bool]
 
 
 class Turns:
@@ -34,6 +39,36 @@ class Turns:
         self._working: deque[Session] = deque()
         self._tasks: deque[Iterator[None]] = deque()
         self._scheduled = False
+        self._began: float | None = None
+        self._postponed: deque[tuple[Session, Handler | None, bytes]] = deque()
+
+    def late(self) -> bool:
+        """Tell whether this turn has had its time, from the first call of this in it: what costs much then waits."""
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+            self._schedule()
+        return now - self._began > self._slice
+
+    def heavy(self, session: "Session", handle: "Handler", message: bytes) -> bool:
+        """Handle a message that costs a key exchange or a signature check: now, or if it is late in a later turn.
+
+        Until then the session is not read from, so that what it sent behind that message stays behind it. One turn of
+        the loop is thus held for a slice and one message, however many sessions send such messages at once.
+        """
+        if not self.late():
+            return handle(session, message)
+        self._postpone(session, handle, message)
+        return True
+
+    def postpone(self, session: "Session") -> None:
+        """Read on from this session in a later turn."""
+        self._postpone(session, None, b"")
+
+    def _postpone(self, session: "Session", handle: "Handler | None", message: bytes) -> None:
+        session.hold(HOLD_TURN)
+        self._postponed.append((session, handle, message))
+        self._schedule()
 
     def touch(self, session: "Session") -> None:
         """Flush this session at the end of the turn."""
@@ -58,8 +93,9 @@ class Turns:
     def run(self) -> None:
         """Do one slice of work, then write everything that is queued."""
         self._scheduled = False
+        self._began = None
         try:
-            if self._tasks or self._working:
+            if self._tasks or self._working or self._postponed:
                 self._run_slice()
             while self._dirty:
                 session = self._dirty.popleft()
@@ -73,10 +109,18 @@ class Turns:
     @property
     def idle(self) -> bool:
         """Whether nothing waits."""
-        return not (self._tasks or self._working or self._dirty)
+        return not (self._tasks or self._working or self._dirty or self._postponed)
 
     def _run_slice(self) -> None:
         start = self._clock()
+        for _ in range(len(self._postponed)):
+            session, handle, message = self._postponed.popleft()
+            if session.phase is Phase.OPEN:
+                if handle is not None:
+                    handle(session, message)
+                session.release(HOLD_TURN)
+            if self._clock() - start >= self._slice / 2:
+                break
         # Tasks first, for half of the time: what several of them find for one session is then told in one frame.
         while self._tasks:
             task = self._tasks.popleft()

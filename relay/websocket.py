@@ -105,6 +105,10 @@ class WebSocket(asyncio.Protocol, ABC):
         """Account for an unfinished message that takes `size` bytes in memory; 0 when there is none."""
 
     @abstractmethod
+    def postponed(self) -> bool:
+        """Tell whether an unusual frame, which costs much more than a plain one, has to wait; then reads are held."""
+
+    @abstractmethod
     def violation(self) -> None:
         """The client broke RFC 6455 or a size limit; the Close frame that says so is on its way."""
 
@@ -211,6 +215,9 @@ class WebSocket(asyncio.Protocol, ABC):
                             break
                         limit = self.max_message
                     continue
+            if self.postponed():
+                self._need = 0
+                break
             used = self._unusual(data, position, end)
             if used == 0:
                 break
@@ -228,7 +235,8 @@ class WebSocket(asyncio.Protocol, ABC):
     def _unusual(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Handle one frame that the fast path leaves; return its bytes, or 0 (and set `_need`) when it is incomplete.
 
-        What the first bytes show to be wrong is passed on at once, so that nobody can make us wait for the rest of it.
+        A bad opcode, a missing mask and a length beyond the limit are passed on as soon as they show, so that nobody
+        can make us wait for the rest. For other violations the parser wants the whole frame, and that is bounded.
         """
         first, second = data[position], data[position + 1]
         if (first & 0x0F) not in _OPCODES or second < MASKED:

@@ -130,6 +130,9 @@ class Ours(WebSocket):
         self.frames += count
         self.on_frames(count)
 
+    def postponed(self) -> bool:
+        return False
+
     def partial_frame(self, size: int) -> None:
         self.partial = size
         self.partials.append(size)

@@ -138,6 +138,19 @@ def test_a_holder_that_is_held_because_it_does_not_read_is_judged(lab: Lab) -> N
     assert holder.session.ended is Ending.REPLACED
 
 
+def test_a_beat_does_not_void_the_answer_of_a_holder_that_is_asked(lab: Lab) -> None:
+    holder = proven(lab, answers=False)
+    second = newcomer(lab)
+    asked = holder.pings[-1]
+    holder.session.beat(b"a beat  ")
+    lab.run()
+    assert holder.pings[-1] == asked
+    holder.transport.arrive(client_frame(asked, 0xA))
+    lab.run()
+    check_in_use(second)
+    assert has(holder)
+
+
 def test_a_holder_that_leaves_while_it_is_asked(lab: Lab) -> None:
     holder = proven(lab, answers=False)
     second = newcomer(lab)

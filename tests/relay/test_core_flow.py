@@ -7,6 +7,7 @@ import pytest
 from relay.limits import KIB, MIB, Limits
 from relay.websocket import Phase
 from tests.relay.harness import Lab, Peer, client_frame
+from wire import commands as c
 from wire.limits import MAX_FRAME
 
 
@@ -190,6 +191,54 @@ def test_the_oldest_unfinished_frames_give_way_in_time() -> None:
     lab.advance(10.0)
     assert dave.delivered == [nonce]
     assert (alice.session.phase, bob.session.phase) == (Phase.CLOSING, Phase.OPEN)
+
+
+def test_the_first_always_gets_its_room() -> None:
+    """It would else be paused for room and then ended for its slowness."""
+    lab = lab_with(**PARTIAL)
+    alice, bob, carol, dave = lab.connect(1, 2, 3, 4)
+    frame, nonce = alice.blind(dave, 600 * KIB)
+    whole = client_frame(frame)
+    alice.transport.arrive(whole[: 20 * KIB])
+    lab.run()
+    for peer in (bob, carol):
+        begin(peer, dave, 100 * KIB)
+    alice.transport.arrive(whole[20 * KIB : 500 * KIB])
+    lab.advance(100.0)
+    assert not held(alice)
+    alice.transport.arrive(whole[500 * KIB :])
+    lab.run()
+    assert dave.delivered == [nonce]
+
+
+@pytest.mark.parametrize("opcode", [0x9, 0x1])
+def test_a_flood_of_unusual_frames_is_parsed_in_several_turns(opcode: int) -> None:
+    lab = Lab(Limits(handshakes_per_second=0), unit=0.0005)
+    alice, bob, carol = lab.connect(1, 2, 3)
+    frame, nonce = alice.blind(bob)
+    alice.transport.arrive(client_frame(b"", opcode) * 200 + client_frame(frame))
+    between = carol.send(bob)
+    for _ in range(3):
+        lab.loop.turn()
+    assert bob.delivered == [between], "others wait for a few of these frames, not for all"
+    lab.run()
+    assert bob.delivered == [between, nonce]
+    assert not held(alice)
+
+
+def test_commands_beyond_the_time_of_a_turn_keep_their_place() -> None:
+    lab = Lab(Limits(handshakes_per_second=0, slice=0.0001), unit=0.001)
+    alice, bob = lab.connect(1, 2)
+    alice.transport.arrive(
+        b"".join(
+            client_frame(alice.command(body))
+            for body in (c.Subscribe((bob.public.x_pub,)), c.Unsubscribe((bob.public.x_pub,)), c.Subscribe(()))
+        )
+    )
+    lab.run()
+    assert alice.of(c.PeerOnline) == [c.PeerOnline((bob.public.x_pub,))]
+    assert alice.session.watching is None or bob.public.x_pub not in alice.session.watching
+    assert not held(alice)
 
 
 def test_a_promise_reserves_nothing() -> None:
