@@ -10,6 +10,7 @@ import uvloop
 from keys.errors import KeysError
 from relay import log
 from relay.app import CannotListenError, raise_file_limit, run
+from relay.heap import keep_heap
 from relay.own_keys import find_keys
 from relay.settings import BadSettings, load
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     log.configure(settings.log_level)
     raise_file_limit()
+    keep_heap()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings, found))
