@@ -82,6 +82,7 @@ class Relay:
         if self._server is not None:
             self._server.close()
         deadline = core.clock() + core.limits.shutdown_deadline
+        core.turns.postpone_no_more()
         sessions = list(core.sessions.values())
         for session in sessions:
             session.hold(HOLD_SHUTDOWN)

@@ -40,6 +40,7 @@ class Turns:
         self._tasks: deque[Iterator[None]] = deque()
         self._scheduled = False
         self._began: float | None = None
+        self._patience = slice_
         self._postponed: deque[tuple[Session, Handler | None, bytes]] = deque()
 
     def late(self) -> bool:
@@ -48,7 +49,11 @@ class Turns:
         if self._began is None:
             self._began = now
             self._schedule()
-        return now - self._began > self._slice
+        return now - self._began > self._patience
+
+    def postpone_no_more(self) -> None:
+        """Take everything as it comes: the relay stops, and what is postponed now would not be read again."""
+        self._patience = float("inf")
 
     def heavy(self, session: "Session", handle: "Handler", message: bytes) -> bool:
         """Handle a message that costs a key exchange or a signature check: now, or if it is late in a later turn.

@@ -252,10 +252,10 @@ class EventuallyTold(RuleBasedStateMachine):
         change, watchers = self.presence.announce(key)
         assert len(set(map(id, watchers))) == len(watchers)
         for watcher in watchers:
-            # As a session tells it: offline first, and online only if it still is.
+            # As a session tells it: offline first, and then what is true now, whatever was noted.
             if OFF in change:
                 self.told[watcher][key] = False
-            if ON in change and self.online[key]:
+            if self.online[key]:
                 self.told[watcher][key] = True
 
     def teardown(self) -> None:

@@ -203,3 +203,12 @@ def test_the_clock_is_looked_at_only_where_something_waits() -> None:
     loop.run()
     assert log == ["flush a"]
     assert clock.now == 0.0
+
+
+def test_a_turn_that_is_late_and_one_that_is_the_last() -> None:
+    rig = Rig(slice_=2.0)
+    assert [rig.turns.late() for _ in range(4)] == [False, False, False, True]
+    rig.turn()
+    assert not rig.turns.late(), "a new turn has its own time"
+    rig.turns.postpone_no_more()
+    assert [rig.turns.late() for _ in range(9)] == [False] * 9

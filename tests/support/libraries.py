@@ -39,7 +39,7 @@ class Library(ABC):
 
     async def send_fragments(self, parts: Sequence[bytes]) -> None:
         """Send a binary message in fragments."""
-        raise NotImplementedError
+        raise AssertionError("this library sends no fragments")
 
     @abstractmethod
     async def send_text(self, text: str) -> None:
