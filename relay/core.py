@@ -145,8 +145,7 @@ class Core:
     def make_way(self, outbox: Outbox[Session], size: int) -> bool:
         """Find room in the total for `size` bytes more of a stalled outbox; heavier ones give way to it."""
         if self.budget.fits(outbox, size):
-            if self.budget.exceeded:
-                self.relieve_soon()
+            self.relieve_if_exceeded()
             return True
         # Looking for the heaviest costs time for each stalled outbox: whoever is it need not be told so at every frame.
         now = self.clock()
@@ -196,9 +195,9 @@ class Core:
         else:
             self.partials.pop(session, None)
 
-    def relieve_soon(self) -> None:
-        """Bring the total back below its bound, once this turn is over."""
-        if not self._relieving:
+    def relieve_if_exceeded(self) -> None:
+        """If shares and frames of our own took the total over its bound, bring it back once this turn is over."""
+        if self.budget.exceeded and not self._relieving:
             self._relieving = True
             self.loop.call_soon(self._relieve)
 

@@ -172,8 +172,7 @@ class Session(MeteredSocket):
             return False
         outbox.force(frame, None)
         core.budget.shrunk(outbox, self.transport.get_write_buffer_size())
-        if core.budget.exceeded:
-            core.relieve_soon()
+        core.relieve_if_exceeded()
         return True
 
     def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> bool:
@@ -232,8 +231,9 @@ class Session(MeteredSocket):
         core, allowance, waiting = self.core, self.refusals_left, self.refusals
         if allowance is None or waiting is None or core.stopping:
             return False
+        allowance.debt(core.clock())  # adds what time has earned
         # All that wait are charged already; what is left without them is what sealing has used up.
-        if allowance.debt(core.clock()) == 0.0 or allowance.left + len(waiting) >= 0:
+        if allowance.left + len(waiting) >= 0:
             return False
         core.later(_REFUSALS_PER_STEP / core.limits.refusals_per_second, core.turns.work, self)
         return True
@@ -283,8 +283,7 @@ class Session(MeteredSocket):
         """The transport keeps bytes that the kernel did not take (its high-water mark is 0)."""
         if self.phase is Phase.OPEN and not self.outbox.stalled:
             self.core.budget.stall(self.outbox, self.transport.get_write_buffer_size(), self.core.clock())
-            if self.core.budget.exceeded:
-                self.core.relieve_soon()
+            self.core.relieve_if_exceeded()
 
     def resume_writing(self) -> None:
         """The kernel took all that the transport had."""
