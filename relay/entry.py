@@ -9,7 +9,9 @@ from keys.identity import PublicIdentity
 from relay.claims import Verdict, decide
 from relay.hub import Change
 from relay.metered import HOLD_CLAIM
+from relay.opening import Opening, Welcome
 from relay.reasons import Ending
+from relay.replies import Reply
 from relay.session import Session
 from relay.websocket import Phase
 from wire import commands as c
@@ -46,10 +48,14 @@ class Entry:
             return
         core.opening[session] = core.clock()
 
-    def upgraded(self, session: Session, forwarded_for: str | None) -> None:
-        """The connection is a WebSocket now; note whose handshakes are counted together."""
+    def admit(self, session: Session, opening: Opening) -> Welcome | Reply:
+        """Decide about an opening: let it become a WebSocket, or refuse it by a reply. Nobody is known yet."""
         peer = session.transport.get_extra_info("peername")
-        session.address = rate_key(peer[0] if isinstance(peer, tuple) else "", forwarded_for)
+        hops = opening.headers.get("x-forwarded-for")
+        # The nearest proxy appends what it saw itself; what stands before it is the client's claim.
+        hop = None if hops is None else hops.rpartition(",")[2].strip()
+        session.address = rate_key(peer[0] if isinstance(peer, tuple) else "", hop)
+        return Welcome()
 
     # --- Handshake ---------------------------------------------------------------------------------------------------
 
@@ -215,6 +221,8 @@ def rate_key(peer: str, forwarded_for: str | None) -> bytes:
     A peer on this machine is a proxy: its `X-Forwarded-For` is believed, and without one nobody is counted, else all
     clients behind it would be one. From anywhere else the header is a client's claim and not looked at.
     """
+    if forwarded_for is None and peer.startswith("127."):
+        return b""  # the usual case behind such a proxy, without the cost of parsing
     try:
         address = _address(peer)
         if address.is_loopback and forwarded_for is not None:

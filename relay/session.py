@@ -6,6 +6,7 @@ per frame. What is rare (commands, claims, refusals, stalls) leaves it by a call
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import CloseCode
@@ -328,13 +329,12 @@ class Session(MeteredSocket):
         end = buffer.find(b"\r\n\r\n") + 4
         if end < 4:
             if len(buffer) > self.core.limits.request_size:
-                self.transport.write(pages.too_large())
+                self.transport.write(pages.TOO_LARGE.encode())
                 self._hang_up(Ending.BAD_REQUEST)
             return 0
-        reply = pages.answer(bytes(buffer[:end]))
+        reply = pages.answer(bytes(buffer[:end]), partial(self.core.entry.admit, self))
         self.transport.write(reply.data)
         if reply.upgraded:
-            self.core.entry.upgraded(self, reply.forwarded_for)
             self.phase = Phase.OPEN
             if self.transport.get_write_buffer_size():
                 self.pause_writing()  # said before we listened to it
