@@ -8,11 +8,12 @@ objects that hide them from ``repr`` are a matter of the modules above.
 
 import hmac
 import os
+from collections.abc import Callable
 from typing import Final
 
 import nacl.bindings as sodium
 from blake3 import blake3
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from nacl.exceptions import CryptoError
 
@@ -174,33 +175,53 @@ def keyed_digest(key: bytes, data: bytes, size: int = 16) -> bytes:
 
 # --- ChaCha20 header keystream --------------------------------------------------------------------------------------
 
-_BLOCK_0: Final = bytes(4)
+COUNTER_0: Final = bytes(4)
+"""Block counter 0 of ChaCha20 as `HeaderKeystream` wants it before a nonce: u32, little endian."""
 
 
 class HeaderKeystream:
     """The ChaCha20 keystream that masks routing headers under one key.
 
-    The cipher context is made at the first use and kept: giving it a new nonce costs a tenth of making another.
+    The cipher context is made at the first use and kept: giving it a new nonce costs a tenth of making another. It
+    weighs more than a kilobyte, so :meth:`rest` lets go of it where the next use is not near.
     """
 
-    __slots__ = ("_context", "_key")
+    __slots__ = ("_key", "_methods")
 
     def __init__(self, key: bytes) -> None:
         _check_size(key, KEY_SIZE, "a header key")
         self._key = key
-        self._context: CipherContext | None = None
+        self._methods: tuple[Callable[[bytes], None], Callable[[bytes], bytes]] | None = None
+
+    @property
+    def methods(self) -> tuple[Callable[[bytes], None], Callable[[bytes], bytes]]:
+        """The two steps of :meth:`xor`, for whoever masks many headers in one go: ``reset(COUNTER_0 + nonce[:12])``
+        starts the keystream of a nonce (16 bytes, none more), ``update(header)`` applies it. Each reset serves once.
+        """
+        methods = self._methods
+        if methods is None:
+            # `cryptography` takes the block counter (u32 LE) and the nonce of RFC 8439 as one 16-byte value.
+            context = Cipher(ChaCha20(self._key, bytes(16)), mode=None).encryptor()
+            methods = self._methods = (context.reset_nonce, context.update)
+        return methods
 
     def xor(self, header: bytes, nonce: bytes) -> bytes:
         """Return `header` (8 bytes) XOR the start of keystream block 0 under ``nonce[:12]``.
 
         Masking and unmasking are the same operation. `nonce` needs 12 bytes or more; those beyond are not used.
         """
-        context = self._context
-        if context is None:
-            # `cryptography` takes the block counter (u32 LE) and the nonce of RFC 8439 as one 16-byte value.
-            context = self._context = Cipher(ChaCha20(self._key, bytes(16)), mode=None).encryptor()
-        context.reset_nonce(_BLOCK_0 + nonce[:12])
-        return context.update(header)
+        reset, update = self.methods
+        reset(COUNTER_0 + nonce[:12])
+        return update(header)
+
+    @property
+    def awake(self) -> bool:
+        """Whether there is a cipher context now."""
+        return self._methods is not None
+
+    def rest(self) -> None:
+        """Let go of the cipher context; the next use makes another."""
+        self._methods = None
 
     def __repr__(self) -> str:
         return "HeaderKeystream(…)"

@@ -13,6 +13,7 @@ from keys.files import ServerKeys
 from keys.invite import RelayCard
 from relay import __version__
 from relay.core import Core
+from relay.heap import quiet_collector
 from relay.log import log_loop_error
 from relay.metered import HOLD_SHUTDOWN
 from relay.own_keys import FoundKeys
@@ -89,8 +90,8 @@ class Relay:
             session.parse_held()
         core.turns.run()
         await self._until(lambda: not core.budget.stalled and core.turns.idle, core.limits.shutdown_deadline / 2)
-        for outbox in list(core.budget.stalled):
-            core.refuse_all(outbox.owner, outbox.drop_peer_frames(), Refusal.RECIPIENT_GONE)
+        for outbox, session in list(core.budget.stalled.items()):
+            core.refuse_all(session, outbox.drop_peer_frames(), Refusal.RECIPIENT_GONE)
         await self._until(lambda: core.turns.idle, core.limits.shutdown_deadline / 4)
         least, most = _RECONNECT_MS
         for session in sessions:
@@ -137,6 +138,7 @@ async def run(settings: Settings, found: FoundKeys) -> None:
         await relay.start()
     except OSError as error:
         raise CannotListenError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
+    quiet_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     public = found.keys.identity.public

@@ -50,6 +50,8 @@ class Control:
                 self._refused(Refusal.REPLAYED)
             elif isinstance(body, c.Proof):
                 wire.check_proof(body)
+                # As after the handshake: nearly all go silent now.
+                wire.mask_in.rest()
             else:
                 # Never seen before: for a client that knows no CHALLENGE this is as fresh as it gets.
                 wire.prove()

@@ -118,7 +118,7 @@ class Core:
     @staticmethod
     def _refuse_steps(target: bytes, frames: Iterator[tuple[Session, bytes]], refusal: Refusal) -> Iterator[None]:
         for count, (sender, nonce) in enumerate(frames):
-            sender.queue_refusal(target, nonce, refusal)
+            sender.refuse(target, nonce, refusal)
             if count % 64 == 63:
                 yield
 
@@ -217,7 +217,7 @@ class Core:
 
     def _shed(self, outbox: Outbox[Session]) -> None:
         """Let a stalled outbox give way: its frames are answered 0x03; with none left, its session ends."""
-        session = outbox.owner
+        session = self.budget.stalled[outbox]
         self.counters.shed += 1
         if outbox.size == 0:
             session.abort(Ending.STALLED)

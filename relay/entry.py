@@ -205,6 +205,8 @@ class Entry:
         # The answer to the handshake is queued before anybody can find the session: it is the first thing it gets.
         session.send_sealed(wire.accept(), must=True)
         session.send_sealed(wire.challenge(), must=True)
+        # What comes next is not near for most: of a hundred thousand clients nearly all wait, and for long.
+        wire.mask_out.rest()
         session.mask = wire.mask_out
         session.unmask = wire.mask_in
         session.max_message = MAX_FRAME

@@ -12,7 +12,6 @@ memory is one and a half times the figure.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from keys.identity import ID_SIZE
@@ -24,19 +23,11 @@ Sender = TypeVar("Sender")
 _STEP = 64 * 1024
 
 
-@dataclass(slots=True)
-class Batch(Generic[Sender]):
-    """Frames taken for one write, and who sent them, should the write fail."""
-
-    data: bytes
-    frames: list[bytes]
-    senders: list[Sender | None]
-
-    def from_peers(self) -> Iterator[tuple[Sender, bytes]]:
-        """Yield ``(sender, nonce)`` of each frame that a peer sent, in order."""
-        for frame, sender in zip(self.frames, self.senders, strict=True):
-            if sender is not None:
-                yield sender, nonce_of(frame)
+def from_peers(frames: list[bytes], senders: list[Sender | None]) -> Iterator[tuple[Sender, bytes]]:
+    """Yield ``(sender, nonce)`` of each of these frames that a peer sent, in order."""
+    for frame, sender in zip(frames, senders, strict=True):
+        if sender is not None:
+            yield sender, nonce_of(frame)
 
 
 class Outbox(Generic[Sender]):
@@ -52,14 +43,12 @@ class Outbox(Generic[Sender]):
         "granted",
         "handed",
         "in_transport",
-        "owner",
         "room",
         "size",
         "stalled",
     )
 
-    def __init__(self, owner: Sender, flush_size: int) -> None:
-        self.owner = owner
+    def __init__(self, flush_size: int) -> None:
         self._frames: list[bytes] = []
         self._senders: list[Sender | None] = []
         self.size = 0
@@ -86,36 +75,39 @@ class Outbox(Generic[Sender]):
         self._frames.append(frame)
         self._senders.append(sender)
 
-    def take(self, most: int) -> "Batch[Sender]":
-        """Remove frames from the front for one write: about `most` bytes, but one frame at least."""
+    def take(self, most: int) -> tuple[list[bytes], list[Sender | None]]:
+        """Remove frames from the front for one write: about `most` bytes, but one frame at least.
+
+        Returns the frames, and who sent each, should the write fail.
+        """
         frames, senders = self._frames, self._senders
         if self.size <= most or len(frames) == 1:
             self._frames, self._senders = [], []
-        else:
-            count = total = 0
-            for frame in frames:
-                total += len(frame)
-                if total > most and count:
-                    break
-                count += 1
-            frames, self._frames = frames[:count], frames[count:]
-            senders, self._senders = senders[:count], senders[count:]
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        self.size -= len(data)
-        self.handed += len(data)
-        return Batch(data, frames, senders)
+            self.handed += self.size
+            self.size = 0
+            return frames, senders
+        count = total = 0
+        for frame in frames:
+            if total + len(frame) > most and count:
+                break
+            total += len(frame)
+            count += 1
+        self._frames, self._senders = frames[count:], senders[count:]
+        self.size -= total
+        self.handed += total
+        return frames[:count], senders[:count]
 
     def drop_peer_frames(self) -> Iterator[tuple[Sender, bytes]]:
         """Remove what peers sent and return ``(sender, nonce)`` of each, in order; the server's own frames stay."""
-        batch = Batch(b"", self._frames, self._senders)
+        frames, senders = self._frames, self._senders
         self._frames, self._senders, self.size = [], [], 0
-        for frame, sender in zip(batch.frames, batch.senders, strict=True):
+        for frame, sender in zip(frames, senders, strict=True):
             if sender is None:
                 self.force(frame, None)
         if self._marks is not None:
             # What stays, and what comes, stands where older bytes stood: marks are left for what was handed over.
             self._marks = [(min(queued, self.handed), since) for queued, since in self._marks]
-        return batch.from_peers()
+        return from_peers(frames, senders)
 
     def peers(self) -> list[Sender]:
         """Return those whose frames wait here, each once."""
@@ -158,13 +150,14 @@ class Budget(Generic[Sender]):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.used = 0
-        self.stalled: dict[Outbox[Sender], None] = {}
+        # With the recipient of each: an outbox that knew it itself would hold it in a cycle.
+        self.stalled: dict[Outbox[Sender], Sender] = {}
 
-    def stall(self, outbox: Outbox[Sender], in_transport: int, now: float) -> None:
-        """Count an outbox whose transport stopped taking."""
+    def stall(self, outbox: Outbox[Sender], recipient: Sender, in_transport: int, now: float) -> None:
+        """Count a recipient's outbox, whose transport stopped taking."""
         outbox.stalled = True
         outbox.in_transport = in_transport
-        self.stalled[outbox] = None
+        self.stalled[outbox] = recipient
         self._grant(outbox, outbox.untaken)
         outbox.mark(now)
 

@@ -60,10 +60,9 @@ class Pulse:
         for session in _due(core.closing, now - limits.closing_deadline):
             core.closing.pop(session, None)
             session.transport.abort()
-        for outbox in list(core.budget.stalled):
+        for outbox, session in list(core.budget.stalled.items()):
             if not outbox.stalled:
                 continue  # it gave way to what ended with one before it
-            session = outbox.owner
             core.budget.shrunk(outbox, session.transport.get_write_buffer_size())
             if outbox.age(now) >= limits.queue_age:
                 session.abort(Ending.STALLED)

@@ -1,6 +1,6 @@
 """One connected client: from its opening to its end, and the path of every frame it sends.
 
-The routed path is :meth:`Session.message_received` down to :meth:`Outbox.put`: no task, no lock, no clock, no log call
+The routed path is :meth:`Session.run_received` down to :meth:`Outbox.put`: no task, no lock, no clock, no log call
 per frame. What is rare (commands, claims, refusals, stalls) leaves it by a call.
 """
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import CloseCode
 
-from keys.identity import SERVER_ID, PublicIdentity
-from keys.primitives import HeaderKeystream
+from keys.identity import ID_SIZE, SERVER_ID, PublicIdentity
+from keys.primitives import COUNTER_0, NONCE_SIZE, HeaderKeystream
 from relay import pages
 from relay.guard import Allowance
 from relay.hub import Change
 from relay.metered import HOLD_REFUSALS, MeteredSocket
-from relay.outbox import Outbox, frame_head
+from relay.outbox import Outbox, frame_head, from_peers
 from relay.reasons import Ending, Refusal
-from relay.websocket import Phase
+from relay.websocket import FIN_BINARY, MASKED, Phase, apply_mask
 from wire import commands as c
 from wire.limits import MAX_KEYS_PER_FRAME, MIN_FRAME
 from wire.session import ServerSession
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from relay.core import Core
 
 _REFUSALS_PER_STEP: Final = 16
+_LARGE: Final = 4096
+"""Bytes from which a view costs less than a copy."""
+_OPEN: Final = Phase.OPEN
 
 
 class Session(MeteredSocket):
@@ -62,7 +65,7 @@ class Session(MeteredSocket):
         self.address = b""
         self.wire: ServerSession | None = None
         self.unmask: HeaderKeystream | None = None
-        self.outbox: Outbox[Session] = Outbox(self, core.limits.flush_size)
+        self.outbox: Outbox[Session] = Outbox(core.limits.flush_size)
         self.dirty = False
         self.working = False
         self.ended: Ending | None = None
@@ -89,30 +92,101 @@ class Session(MeteredSocket):
 
     # --- The routed path ---------------------------------------------------------------------------------------------
 
-    def message_received(self, message: bytes) -> bool:
+    def data_received(self, data: bytes) -> None:
+        if self._buffer is not None or self._holds or self.unmask is None or self.phase is not _OPEN:
+            super().data_received(data)
+            return
+        # The same as there, shorter for a chunk that is nothing but plain frames.
+        size = len(data)
+        self.chunk_received(size)
+        position = count = 0
+        if self._fragments is None and not self._holds:
+            position, count = self.run_received(data, 0)
+            if position == size:
+                self.frames_received(count)
+                return
+        self._take_rest(data, position, count)
+
+    def run_received(self, data: bytes | bytearray, position: int) -> tuple[int, int]:
+        """Route the plain frames that stand one after another in `data` from `position` on: the hot path.
+
+        Whatever costs more than routing ends the run: a command, a refusal, a recipient without room.
+        """
         unmask = self.unmask
-        if unmask is None:
-            return self.core.turns.heavy(self, self.core.entry.first_message, message)
-        size = len(message)
-        if size < MIN_FRAME:
-            return self.malformed_frame()
-        nonce = message[8:20]
-        target = unmask.xor(message[:8], nonce)
-        recipient = self.core.sessions.get(target)
-        if recipient is None:
-            if target == SERVER_ID:
-                return self.core.turns.heavy(self, self.core.control.command_received, message)
-            return self.refuse(target, message[8:32], Refusal.OFFLINE)
-        frame = frame_head(size) + recipient.mask.xor(self.id, nonce) + message[8:]
-        if recipient.outbox.put(frame, self):
+        end = len(data) - 1
+        if unmask is None or position >= end or data[position] != FIN_BINARY:
+            return position, 0
+        reset_in, update_in = unmask.methods
+        sessions = self.core.sessions
+        client_id = self.id
+        limit = self.max_message
+        count = 0
+        known_size = -1
+        known_target = head = b""
+        while position < end and data[position] == FIN_BINARY:
+            second = data[position + 1]
+            if second == 0xFE and position + 4 <= end:
+                start = position + 8
+                size = data[position + 2] << 8 | data[position + 3]
+            elif MASKED < second < 0xFE:
+                start = position + 6
+                size = second - MASKED
+            elif second == 0xFF and position + 10 <= end:
+                start = position + 14
+                size = int.from_bytes(data[position + 2 : position + 10], "big")
+            else:
+                break
+            stop = start + size
+            if stop > end + 1 or not MIN_FRAME <= size <= limit:
+                break
+            key = data[start - 4 : start]
+            body = start + ID_SIZE
+            # The mask repeats after 4 bytes: header (8) and packet can be unmasked apart, so the packet needs no cut.
+            masked = data[body:stop] if size < _LARGE else memoryview(data)[body:stop]
+            packet = apply_mask(masked, key)
+            nonce = COUNTER_0 + packet[:12]
+            reset_in(nonce)
+            target = update_in(apply_mask(data[start:body], key))
+            position = stop
+            count += 1
+            if target != known_target:
+                found = sessions.get(target)
+                if found is None:
+                    self._unrouted(target, packet)
+                    break
+                known_target, recipient = target, found
+                reset_out, update_out = recipient.mask.methods
+                outbox = recipient.outbox
+            if size != known_size:
+                known_size = size
+                head = frame_head(size)
+            reset_out(nonce)
+            frame = head + update_out(client_id) + packet
+            if not outbox.put(frame, self):
+                refusal = recipient.put_crowded(frame, self)
+                if refusal is not None:
+                    self.refuse(target, packet[:NONCE_SIZE], refusal)
+                break
             if not recipient.dirty:
                 self.core.turns.touch(recipient)
-            return False
-        refusal = recipient.put_crowded(frame, self)
-        if refusal is None:
-            # Making room for it may have ended this very session.
-            return self.phase is not Phase.OPEN
-        return self.refuse(target, message[8:32], refusal)
+        return position, count
+
+    def _unrouted(self, target: bytes, packet: bytes) -> None:
+        """Take a frame that is for no session: for the server, or for nobody who is here."""
+        if target == SERVER_ID:
+            self.core.turns.heavy(self, self.core.control.command_received, target + packet)
+        else:
+            self.refuse(target, packet[:NONCE_SIZE], Refusal.OFFLINE)
+
+    def message_received(self, message: bytes) -> None:
+        """Take what no run took: the first message, one that is too short for a frame, one that came in fragments."""
+        if self.unmask is None:
+            self.core.turns.heavy(self, self.core.entry.first_message, message)
+        elif len(message) < MIN_FRAME:
+            self.malformed_frame()
+        else:
+            # As if it had come in one piece, under a mask of zeros: there is one way to route.
+            self.run_received(bytes((FIN_BINARY, 0xFF)) + len(message).to_bytes(8, "big") + bytes(4) + message, 0)
 
     def put_crowded(self, frame: bytes, sender: "Session | None") -> Refusal | None:
         """Queue a frame for which there is no room yet: flush, or ask the budget; tell why not if it stays out."""
@@ -176,12 +250,7 @@ class Session(MeteredSocket):
         core.relieve_if_exceeded()
         return True
 
-    def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> bool:
-        """Answer a frame of this session with 0x03; returns whether its reads were held, or it is over."""
-        self.queue_refusal(target, nonce, refusal)
-        return bool(self.held) or self.phase is not Phase.OPEN
-
-    def queue_refusal(self, target: bytes, nonce: bytes, refusal: Refusal) -> None:
+    def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> None:
         """Let 0x03 be sealed when it is this session's turn; nothing if the session is over.
 
         It is charged whatever the reason: who writes to recipients that end draws refusals as surely as who writes to
@@ -270,12 +339,13 @@ class Session(MeteredSocket):
         core = self.core
         self.last_out = core.clock()
         while outbox.size and not outbox.stalled:
-            batch = outbox.take(core.limits.flush_size)
-            core.counters.bytes_out += len(batch.data)
-            self.transport.write(batch.data)
+            frames, senders = outbox.take(core.limits.flush_size)
+            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            core.counters.bytes_out += len(data)
+            self.transport.write(data)
             if self.transport.is_closing():
                 # The socket died under the write; the loop will say so later, but the senders wait now.
-                core.refuse_all(self, batch.from_peers(), Refusal.RECIPIENT_GONE)
+                core.refuse_all(self, from_peers(frames, senders), Refusal.RECIPIENT_GONE)
                 self._enter_closing()
                 core.leave(self)
                 return
@@ -283,7 +353,7 @@ class Session(MeteredSocket):
     def pause_writing(self) -> None:
         """The transport keeps bytes that the kernel did not take (its high-water mark is 0)."""
         if self.phase is Phase.OPEN and not self.outbox.stalled:
-            self.core.budget.stall(self.outbox, self.transport.get_write_buffer_size(), self.core.clock())
+            self.core.budget.stall(self.outbox, self, self.transport.get_write_buffer_size(), self.core.clock())
             self.core.relieve_if_exceeded()
 
     def resume_writing(self) -> None:
@@ -309,13 +379,12 @@ class Session(MeteredSocket):
     def blocked(self) -> bool:
         return self.outbox.stalled
 
-    def malformed_frame(self) -> bool:
+    def malformed_frame(self) -> None:
         """Count a frame that is none; the session ends after too many."""
         self.core.counters.refusals[Refusal.MALFORMED] += 1
         self.malformed += 1
         if self.malformed >= self.core.limits.malformed:
             self.end(Ending.MALFORMED, CloseCode.POLICY_VIOLATION, "too many malformed frames")
-        return self.phase is not Phase.OPEN
 
     # --- Life --------------------------------------------------------------------------------------------------------
 
@@ -371,6 +440,9 @@ class Session(MeteredSocket):
         if self.ping_frame is None:
             # Sealed once: it says nothing but that the relay lives, and a client that sees it again loses nothing.
             self.ping_frame = self.opened_wire.seal(c.ServerPing())
+        self.mask.rest()
+        if self.unmask is not None:
+            self.unmask.rest()
         self.send_sealed(self.ping_frame)
 
     def violation(self) -> None:

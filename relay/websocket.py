@@ -20,9 +20,9 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
 
 try:
-    from websockets.speedups import apply_mask
+    from websockets.speedups import apply_mask as apply_mask
 except ImportError:  # no wheel for this platform: slower, but the same
-    from websockets.utils import apply_mask
+    from websockets.utils import apply_mask as apply_mask
 
 FIN_BINARY: Final = 0x82
 FIN_PONG: Final = 0x8A
@@ -85,8 +85,19 @@ class WebSocket(asyncio.Protocol, ABC):
         """Take bytes of the HTTP request; return how many were used up, 0 while it is incomplete."""
 
     @abstractmethod
-    def message_received(self, message: bytes) -> bool:
-        """Take one binary message; return True when it held reads, closed the socket or moved `max_message`."""
+    def run_received(self, data: bytes | bytearray, position: int) -> tuple[int, int]:
+        """Take plain binary messages that stand one after another in `data` from `position` on, at less cost.
+
+        As many as it likes, each complete, unfragmented, masked and within `max_message`; what it leaves is given to
+        :meth:`message_received`. Once it held reads or closed the socket it takes no more.
+
+        Returns:
+            The position behind the last one taken, and how many were taken.
+        """
+
+    @abstractmethod
+    def message_received(self, message: bytes) -> None:
+        """Take one binary message; it may hold reads, close the socket and move `max_message`."""
 
     @abstractmethod
     def pong_received(self, payload: bytes) -> None:
@@ -137,18 +148,20 @@ class WebSocket(asyncio.Protocol, ABC):
                 self._parse_buffer()
             elif self.phase is Phase.OPEN:
                 self._note_partial()
-        elif self._holds:
-            self._buffer = bytearray(data)
-            self._need = 0
         elif self.phase is Phase.OPEN:
-            used = self._scan(data)
-            if self.phase is Phase.OPEN and (used < len(data) or self._fragments is not None):
-                if used < len(data):
-                    self._buffer = bytearray(data[used:])
-                self._note_partial()
+            self._take_rest(data, 0, 0)
         else:
             self._buffer = bytearray(data)
-            self._parse_buffer()
+            if not self._holds:
+                self._parse_buffer()
+
+    def _take_rest(self, data: bytes, position: int, count: int) -> None:
+        """Take a chunk from `position` on, before which `count` frames were; keep what is not complete, or held."""
+        position = self._scan(data, position, count)
+        if self.phase is Phase.OPEN and (position < len(data) or self._fragments is not None):
+            if position < len(data):
+                self._buffer = bytearray(data[position:])
+            self._note_partial()
 
     def _parse_buffer(self) -> None:
         """Parse what waits in the buffer, as far as it goes."""
@@ -185,52 +198,59 @@ class WebSocket(asyncio.Protocol, ABC):
         """Bytes in memory that are no whole message yet."""
         return len(self._buffer or b"") + len(self._fragments or b"")
 
-    def _scan(self, data: bytes | bytearray) -> int:
-        """Parse frames from the front of `data`; return how many bytes were used up. Sets `_need` for the rest."""
-        position = 0
+    def _scan(self, data: bytes | bytearray, position: int = 0, count: int = 0) -> int:
+        """Parse frames of `data` from `position` on; return how far it got. Sets `_need` for the rest.
+
+        `count` is how many frames of this chunk were taken already.
+        """
         end = len(data)
-        count = 0
-        limit = self.max_message
-        while end - position >= 2:
-            if data[position] == FIN_BINARY and self._fragments is None:
-                second = data[position + 1]
-                if second < 0xFE:
-                    start = position + 6
-                    stop = start + second - MASKED
-                elif second == 0xFE:
-                    start = position + 8
-                    stop = start + int.from_bytes(data[position + 2 : position + 4], "big")
-                else:
-                    start = position + 14
-                    stop = start + int.from_bytes(data[position + 2 : position + 10], "big")
-                if second >= MASKED and start <= end and stop - start <= limit:
-                    if stop > end:
-                        self._need = stop - position
-                        break
-                    position = stop
-                    count += 1
-                    if self.message_received(apply_mask(data[start:stop], data[start - 4 : start])):
-                        if self._holds or self.phase is not Phase.OPEN:
-                            self._need = 0
-                            break
-                        limit = self.max_message
-                    continue
-            if self.postponed():
-                self._need = 0
+        self._need = 0
+        while not self._stopped():
+            if self._fragments is None:
+                position, taken = self.run_received(data, position)
+                count += taken
+                if self._stopped():
+                    break
+            if end - position < 2:
+                self._need = 2
                 break
-            used = self._unusual(data, position, end)
+            used = self._one(data, position, end)
             if used == 0:
                 break
             position += used
             count += 1
-            if self._holds or self.phase is not Phase.OPEN:
-                self._need = 0
-                break
-            limit = self.max_message
-        else:
-            self._need = 2
+        if self._stopped():
+            self._need = 0
         self.frames_received(count)
         return position
+
+    def _stopped(self) -> bool:
+        """Whether nothing more is to be parsed now."""
+        return self._holds != 0 or self.phase is not Phase.OPEN
+
+    def _one(self, data: bytes | bytearray, position: int, end: int) -> int:
+        """Handle one frame; return its bytes, or 0 (and set `_need`) when it is incomplete or has to wait."""
+        if data[position] == FIN_BINARY and self._fragments is None:
+            second = data[position + 1]
+            if second < 0xFE:
+                start = position + 6
+                stop = start + second - MASKED
+            elif second == 0xFE:
+                start = position + 8
+                stop = start + int.from_bytes(data[position + 2 : position + 4], "big")
+            else:
+                start = position + 14
+                stop = start + int.from_bytes(data[position + 2 : position + 10], "big")
+            if second >= MASKED and start <= end and stop - start <= self.max_message:
+                if stop > end:
+                    self._need = stop - position
+                    return 0
+                self.message_received(apply_mask(data[start:stop], data[start - 4 : start]))
+                return stop - position
+        if self.postponed():
+            self._need = 0
+            return 0
+        return self._unusual(data, position, end)
 
     def _unusual(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Handle one frame that the fast path leaves; return its bytes, or 0 (and set `_need`) when it is incomplete.

@@ -20,10 +20,10 @@ def budget(limits: Limits = LIMITS) -> Budget[str]:
 
 def stalled(budget: Budget[str], name: str, size: int, now: float = 0.0) -> Outbox[str]:
     """Return an outbox of which the transport holds `size` bytes."""
-    box: Outbox[str] = Outbox(name, LIMITS.flush_size)
+    box: Outbox[str] = Outbox(LIMITS.flush_size)
     box.force(bytes(size), "sender")
     box.take(size)
-    budget.stall(box, size, now)
+    budget.stall(box, name, size, now)
     return box
 
 
@@ -47,15 +47,15 @@ def test_resuming_twice_or_what_was_never_stalled_changes_nothing() -> None:
     stalled(all_, "b", 500)
     all_.resume(box)
     all_.resume(box)
-    all_.resume(Outbox("c", LIMITS.flush_size))
+    all_.resume(Outbox(LIMITS.flush_size))
     assert all_.used == 500
 
 
 def test_what_was_queued_before_the_stall_counts_too() -> None:
     all_ = budget()
-    box: Outbox[str] = Outbox("a", LIMITS.flush_size)
+    box: Outbox[str] = Outbox(LIMITS.flush_size)
     box.force(bytes(300), "sender")
-    all_.stall(box, 700, 0.0)
+    all_.stall(box, "a", 700, 0.0)
     assert all_.used == box.granted == 1000
     assert not box.put(b"x", "sender")
 
@@ -229,7 +229,7 @@ class Accounting(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.budget: Budget[str] = Budget(SMALL)
-        self.boxes: list[Outbox[str]] = [Outbox(str(at), SMALL.flush_size) for at in range(BOXES)]
+        self.boxes: list[Outbox[str]] = [Outbox(SMALL.flush_size) for _ in range(BOXES)]
         self.transports = [0] * BOXES
 
     @rule(at=boxes, size=st.integers(1, 600))
@@ -255,9 +255,9 @@ class Accounting(RuleBasedStateMachine):
         """Write; a transport that does not take all of it stalls the outbox."""
         box = self.boxes[at]
         if not box.stalled and box.size:
-            self.transports[at] = max(0, len(box.take(SMALL.flush_size).data) - window)
+            self.transports[at] = max(0, sum(map(len, box.take(SMALL.flush_size)[0])) - window)
             if self.transports[at]:
-                self.budget.stall(box, self.transports[at], self.now)
+                self.budget.stall(box, str(at), self.transports[at], self.now)
 
     @rule(at=boxes, size=st.integers(1, 700))
     def taken(self, at: int, size: int) -> None:
@@ -287,7 +287,7 @@ class Accounting(RuleBasedStateMachine):
     @rule(at=boxes)
     def gone(self, at: int) -> None:
         self.budget.resume(self.boxes[at])
-        self.boxes[at] = Outbox(str(at), SMALL.flush_size)
+        self.boxes[at] = Outbox(SMALL.flush_size)
         self.transports[at] = 0
 
     @rule()
@@ -298,8 +298,8 @@ class Accounting(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         self.now += 1.0
-        for box in self.budget.stalled:
-            self.budget.shrunk(box, self.transports[int(box.owner)])
+        for box, owner in self.budget.stalled.items():
+            self.budget.shrunk(box, self.transports[int(owner)])
             box.mark(self.now)
 
     @invariant()
