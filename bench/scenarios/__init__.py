@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bench.context import Context
-from bench.scenarios import fan, handshakes, idle, latency, presence, pulse, stalled, storm, throughput
+from bench.scenarios import fan, handshakes, idle, latency, presence, pulse, sessions, stalled, storm, throughput
 from bench.stats import Figure
 
 
@@ -26,4 +26,5 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "presence": Scenario(presence.run, 6, 30),
     "pulse": Scenario(pulse.run, 18, 70),
     "idle": Scenario(idle.run, 8, 75),
+    "sessions": Scenario(sessions.run, 3, 45),
 }
