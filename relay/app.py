@@ -4,29 +4,22 @@ import asyncio
 import contextlib
 import resource
 import signal
-from collections.abc import Callable
 
 import structlog
-from websockets.frames import CloseCode
 
 from keys.files import ServerKeys
 from keys.invite import RelayCard
 from relay import __version__
 from relay.core import Core
+from relay.drain import Drain
 from relay.heap import quiet_collector
 from relay.log import log_loop_error
-from relay.metered import HOLD_SHUTDOWN
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
-from relay.reasons import Ending, Refusal
 from relay.session import Session
 from relay.settings import Settings, bracketed
-from relay.websocket import Phase
-from wire import commands as c
 
 _BACKLOG = 4096
-_RECONNECT_MS = (500, 5000)
-"""Clients are told to come back at a random time between these, so that they do not all come at once."""
 
 
 class CannotListenError(Exception):
@@ -62,6 +55,7 @@ class Relay:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._core = core
+        self.drain = Drain(core, self._settings.drain)
         self._pulse = Pulse(core)
         self._pulse.start()
 
@@ -73,47 +67,16 @@ class Relay:
         return self._core
 
     async def stop(self) -> None:
-        """Stop accepting, write or answer what was read, close every session with 1001, within the deadline.
+        """Drain, and stop; see :class:`relay.drain.Drain`.
 
-        Reads stop first, so that from then on nothing is read that could not be forwarded. Queues that their readers
-        still take get half of the time; what is left then is answered to its senders with 0x03.
+        While sessions are closed one after another the port is still listened on: pages tell that the relay is not
+        ready, and openings are refused with 503.
         """
-        core = self.core
-        core.stopping = True
+        await self.drain.spread()
         if self._server is not None:
             self._server.close()
-        deadline = core.clock() + core.limits.shutdown_deadline
-        core.turns.postpone_no_more()
-        sessions = list(core.sessions.values())
-        for session in sessions:
-            session.hold(HOLD_SHUTDOWN)
-            session.parse_held()
-        core.turns.run()
-        await self._until(lambda: not core.budget.stalled and core.turns.idle, core.limits.shutdown_deadline / 2)
-        for outbox, session in list(core.budget.stalled.items()):
-            core.refuse_all(session, outbox.drop_peer_frames(), Refusal.RECIPIENT_GONE)
-        await self._until(lambda: core.turns.idle, core.limits.shutdown_deadline / 4)
-        least, most = _RECONNECT_MS
-        for session in sessions:
-            if session.phase is Phase.OPEN and not session.outbox.stalled:
-                spread = int.from_bytes(core.random(4), "little") % (most - least)
-                session.send(c.Restarting(least + spread))
-        for connection in list(core.connections):
-            connection.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
-        await self._until(lambda: not core.connections, deadline - core.clock())
-        for connection in list(core.connections):
-            connection.transport.abort()
-        await self._until(lambda: not core.connections, 0.2)
+        await self.drain.finish()
         self._pulse.stop()
-
-    async def _until(self, done: Callable[[], bool], seconds: float) -> None:
-        """Wait for something that happens in callbacks, for so long at most."""
-        clock = self.core.clock
-        until = clock() + seconds
-        # Asked again and again, for a few seconds at the end of the process: an event for each of these conditions
-        # would put a test on the path of every frame.
-        while not done() and clock() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def raise_file_limit() -> None:
@@ -153,7 +116,10 @@ async def run(settings: Settings, found: FoundKeys) -> None:
     )
     await stop.wait()
     counters = relay.core.counters
-    log.info("stopping", sessions=counters.sessions)
+    log.info("stopping", sessions=counters.sessions, drain=settings.drain)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Once more means: now.
+        loop.add_signal_handler(number, relay.drain.hurry)
     await relay.stop()
     log.info(
         "stopped",

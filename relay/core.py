@@ -67,7 +67,10 @@ class Core:
         self.connections: dict[Session, None] = {}
         self.opening: dict[Session, float] = {}
         self.closing: dict[Session, float] = {}
+        self.draining = False
+        """Nobody is let in any more, and no presence told: all go, and all will be back."""
         self.stopping = False
+        """What is still owed is paid at once, whatever the pace was."""
         self._relieving = False
         self._heaviest: Outbox[Session] | None = None
         self._next_scan = 0.0
@@ -124,7 +127,7 @@ class Core:
 
     def presence_changed(self, x_pub: bytes, change: Change) -> None:
         """Tell the watchers of a key of a change, now or when its flapping allows."""
-        if not self.stopping and self.presence.changed(x_pub, change, self.clock()):
+        if not self.draining and self.presence.changed(x_pub, change, self.clock()):
             self.announce(x_pub)
 
     def announce(self, x_pub: bytes) -> None:

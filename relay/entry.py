@@ -1,5 +1,6 @@
 """From a fresh connection to a session: the opening, the handshake, and whose the id is (PROTOCOL.md §8.2, §8.3)."""
 
+from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ class Entry:
 
     def admit(self, session: Session, opening: Opening) -> Welcome | Reply:
         """Decide about an opening: let it become a WebSocket, or refuse it by a reply. Nobody is known yet."""
+        if self._core.draining:
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "The relay goes away.\n", headers={"Retry-After": "1"})
         peer = session.transport.get_extra_info("peername")
         hops = opening.headers.get("x-forwarded-for")
         # The nearest proxy appends what it saw itself; what stands before it is the client's claim.
@@ -65,7 +68,7 @@ class Entry:
         address, session.address = session.address, b""
         if session.wire is not None:
             raise AssertionError("reads are held while a session waits for its id")
-        if core.stopping:
+        if core.draining:
             session.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
             return True
         if address and not core.handshake_rate.allow(address, core.clock()):
@@ -115,7 +118,7 @@ class Entry:
     def _settle(self, client_id: bytes) -> None:
         """Judge those who wait for an id, in turn, until one has to wait for the holder's answer."""
         core = self._core
-        if client_id in self._settling or core.stopping:
+        if client_id in self._settling or core.draining:
             return
         self._settling.add(client_id)
         try:
@@ -169,7 +172,7 @@ class Entry:
         self._settle(holder.id)
 
     def _holder_silent(self, holder: Session) -> None:
-        if self._core.stopping:
+        if self._core.draining:
             return
         if holder.held and not holder.blocked:
             # It is we who do not read: whatever it answered waits in the kernel, so it cannot be judged dead. One that

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """The URL under which clients reach this relay, for the relay card, such as wss://relay.example/ws."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, to standard error."""
+    drain: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds over which sessions are closed after SIGTERM, so that not all clients come back at once; 0: no wait."""
     limits: Limits = Field(default_factory=Limits)
     """The relay's limits."""
 

@@ -18,7 +18,7 @@ import keys.invite
 import keys.packet
 import keys.primitives
 import wire.limits
-from relay import app, claims, limits, reasons
+from relay import claims, drain, limits, reasons
 from tests.docs import markdown
 from wire import commands
 from wire.errors import BadBody
@@ -173,7 +173,7 @@ def test_what_the_prose_repeats_of_limits() -> None:
     assert sorted(name for _, name in found) == sorted(named)
     defaults = limits.Limits()
     assert [(cell, name) for cell, name in found if not same(cell, getattr(defaults, name))] == []
-    assert f"drawn from {app._RECONNECT_MS[0]} to {app._RECONNECT_MS[1] - 1:,} " in prose
+    assert f"drawn from {drain._RECONNECT_MS[0]} to {drain._RECONNECT_MS[1] - 1:,} " in prose
 
 
 # --- Codes ------------------------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from keys.identity import Identity
 from tests.support.bulk import BulkClient
-from tests.support.clients import Clients, eventually, run_async
+from tests.support.clients import Clients, eventually, run_async, upgrade_request
 from tests.support.flood import Flood, await_handled, take_frames
 from wire import commands as c
 
@@ -54,10 +55,12 @@ class Load:
                 await self.hears.came.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "drain"), [(signal.SIGTERM, 0.0), (signal.SIGINT, 0.0), (signal.SIGTERM, 1.5)])
 @run_async
-async def test_signal_under_load(start_relay: Callable[..., RelayProcess], number: signal.Signals) -> None:
-    relay = start_relay(limits={"frames_per_second": 0, "refusals_per_second": 0})
+async def test_signal_under_load(
+    start_relay: Callable[..., RelayProcess], number: signal.Signals, drain: float
+) -> None:
+    relay = start_relay(limits={"frames_per_second": 0, "refusals_per_second": 0}, drain=drain)
     clients = [await BulkClient.open(relay.port, Identity.generate(), relay.public) for _ in range(12)]
     loads = [Load(clients[at], clients[at ^ 1]) for at in range(8)]
     loads += [Load(each, None) for each in clients[8:]]
@@ -82,12 +85,77 @@ async def test_signal_under_load(start_relay: Callable[..., RelayProcess], numbe
         assert 500 <= restarting.reconnect_in_ms <= 5000
         assert client.over is not None
         assert client.over.code == 1001
-        assert client.refused == [] or client in clients[8:]
+        # Who goes first takes nothing more, and those who stay a while longer are told so.
+        assert client.refused == [] or client in clients[8:] or drain
     # What was read was delivered or refused, up to one frame and none beyond it ...
-    for load in loads:
-        assert load.answered == list(range(len(load.answered)))
+    handled = [load.answered if load in loads[8:] else load.answered + load.sender.refused for load in loads]
+    for numbers in handled:
+        assert numbers == list(range(len(numbers)))
     # ... and the relay counted no other than these and the handshakes.
-    assert relay.stopped["frames"] == sum(len(load.answered) for load in loads) + len(clients)
+    assert relay.stopped["frames"] == sum(map(len, handled)) + len(clients)
+
+
+def _told(client: BulkClient) -> bool:
+    return bool(client.said)
+
+
+@run_async
+async def test_sessions_are_closed_one_after_another_and_a_second_signal_hurries(
+    start_relay: Callable[..., RelayProcess],
+) -> None:
+    """With an hour to go, those who are left talk to each other, nobody is let in, and all have been told."""
+    relay = start_relay(drain=3600)
+    clients = [await BulkClient.open(relay.port, Identity.generate(), relay.public) for _ in range(4)]
+    relay.signal(signal.SIGTERM)
+    for client in clients:
+        await client.until(partial(_told, client))
+        assert [type(body) for body in client.said] == [c.Restarting]
+    one, other = clients[2:]
+    await one.write(one.frames(other.id, 0, 3))
+    await other.received(one.id, 3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    writer.write(upgrade_request())
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: " in answer
+    writer.close()
+    assert relay.running
+    assert [client.lost for client in clients] == [False] * 4
+
+    relay.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(relay.wait) == 0
+    for client in clients:
+        await client.gone()
+        assert client.over is not None
+        assert client.over.code == 1001
+        assert len(client.said) == 1, "RESTARTING came twice"
+
+
+@run_async
+async def test_while_some_are_gone_the_others_are_told_so(start_relay: Callable[..., RelayProcess]) -> None:
+    relay = start_relay(drain=8)
+    clients = [await BulkClient.open(relay.port, Identity.generate(), relay.public) for _ in range(20)]
+    relay.signal(signal.SIGTERM)
+    first, last = clients[0], clients[-1]
+    await first.gone()
+    assert first.over is not None
+    assert first.over.code == 1001
+    assert not last.lost, "all went at once"
+    await last.write(last.frames(first.id, 7, 1))
+    await last.until(lambda: last.refused == [7])
+    assert await asyncio.to_thread(relay.wait) == 0
+
+
+@run_async
+async def test_an_idle_relay_stops_at_once(start_relay: Callable[..., RelayProcess]) -> None:
+    relay = start_relay(drain=3600)
+    async with Clients(relay) as clients:
+        person = await clients.open()
+        relay.signal(signal.SIGTERM)
+        await person.expect(c.Restarting)
+        # The last one goes by itself: there is nothing left to wait for.
+        person.abort()
+        assert await asyncio.to_thread(relay.wait) == 0
 
 
 @run_async

@@ -319,7 +319,7 @@ def test_a_replaced_session_keeps_nothing_of_the_old_one(lab: Lab) -> None:
 def test_stopping_lets_nobody_in_any_more(lab: Lab) -> None:
     holder = proven(lab, answers=False)
     second = newcomer(lab)
-    lab.core.stopping = True
+    lab.core.draining = True
     lab.advance(5.0)
     assert not has(second)
     holder.transport.die()

@@ -243,8 +243,22 @@ def test_an_endless_request(lab: Lab) -> None:
     assert bytes(browser.transport.written).startswith(b"HTTP/1.1 431 ")
 
 
-def test_who_is_let_in_while_the_relay_stops(lab: Lab) -> None:
-    lab.core.stopping = True
+def test_who_comes_while_sessions_are_closed_one_after_another(lab: Lab) -> None:
+    early = lab.peer(1)
+    early.transport.arrive(upgrade())
+    lab.run()
+    lab.core.draining = True
+    late = lab.peer(2).open()
+    early.message(early.wire.hello())
+    lab.run()
+    assert late.status == b"HTTP/1.1 503 Service Unavailable"
+    assert b"\r\nRetry-After: " in late.transport.written
+    check_ended(early, Ending.SHUTDOWN, 1001)
+    assert not lab.core.sessions
+
+
+def test_who_connects_while_the_relay_stops(lab: Lab) -> None:
+    lab.core.draining = lab.core.stopping = True
     alice = lab.peer(1)
     lab.run()
     assert alice.session.ended is Ending.SHUTDOWN

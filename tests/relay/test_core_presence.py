@@ -244,7 +244,7 @@ def test_a_watcher_that_left_is_not_told(lab: Lab) -> None:
 def test_while_the_relay_stops_nobody_is_told_that_all_go(lab: Lab) -> None:
     alice, bob = lab.connect(1, 2)
     watch(alice, key(2))
-    lab.core.stopping = True
+    lab.core.draining = True
     leave(bob)
     assert told(alice) == []
 

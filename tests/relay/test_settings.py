@@ -42,6 +42,7 @@ GIVEN: Final[list[tuple[str, str, Any]]] = [
     ("notifier_id", "0123456789abcdEF", "0123456789abcdEF"),
     ("url", "wss://relay.example/ws", "wss://relay.example/ws"),
     ("log_level", "warning", "warning"),
+    ("drain", "1.5", 1.5),
 ]
 
 

@@ -37,6 +37,7 @@ class RelayProcess:
         directory: where its keys and its output lie. A second run with the same directory has the same keys.
         limits: fields of `relay.limits.Limits`.
         arguments: further ones of the command line.
+        drain: seconds over which its sessions are closed at the end.
         notifier_id: 8 bytes, written into the key file.
     """
 
@@ -46,6 +47,7 @@ class RelayProcess:
         *,
         limits: Mapping[str, float] | None = None,
         arguments: Sequence[str] = (),
+        drain: float = 0.0,
         notifier_id: bytes | None = None,
     ) -> None:
         keys = directory / "relay.keys"
@@ -55,7 +57,7 @@ class RelayProcess:
         run = sum(1 for _ in directory.glob("stdout-*"))
         self._out = directory / f"stdout-{run}"
         self._err = directory / f"stderr-{run}"
-        command = [sys.executable, "-m", "relay", "--port", "0", *arguments]
+        command = [sys.executable, "-m", "relay", "--port", "0", "--drain", str(drain), *arguments]
         for name, value in (limits or {}).items():
             command += [f"--limits.{name.replace('_', '-')}", str(value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
