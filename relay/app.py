@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import structlog
 from websockets.frames import CloseCode
@@ -13,15 +16,21 @@ from keys.files import ServerKeys
 from keys.invite import RelayCard
 from relay import __version__
 from relay.core import Core
+from relay.journal import Journal
 from relay.log import log_loop_error
 from relay.metered import HOLD_SHUTDOWN
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
+from relay.ready import Condition
 from relay.reasons import Ending, Refusal
 from relay.session import Session
-from relay.settings import Settings, bracketed
+from relay.settings import Settings, bracketed, parse_admin
+from relay.watch import Watch
 from relay.websocket import Phase
 from wire import commands as c
+
+if TYPE_CHECKING:
+    from relay.admin import Admin
 
 _BACKLOG = 4096
 _RECONNECT_MS = (500, 5000)
@@ -45,24 +54,58 @@ class Relay:
         self._keys = keys
         self._core: Core | None = None
         self._server: asyncio.Server | None = None
+        self._admin: Admin | None = None
         self.port = settings.port
+        self.admin_at = ""
+        """Host and port of the admin listener, once it listens; "" without one."""
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
             OSError: the address cannot be listened on.
+            CannotListenError: that of the admin listener cannot.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_loop_error)
-        core = Core(loop, self._keys.identity, self._settings.limits, self._keys.notifier_id)
+        core = Core(
+            loop,
+            self._keys.identity,
+            self._settings.limits,
+            self._keys.notifier_id,
+            about=self._settings.about,
+            journal=Journal(loop.time()) if self._settings.log_pseudonyms else None,
+        )
+        await self._start_admin(core)
         self._server = await loop.create_server(
             lambda: Session(core), self._settings.host, self._settings.port, backlog=_BACKLOG
         )
         self.port = self._server.sockets[0].getsockname()[1]
+        core.listens_at(self._settings.url_at(self.port), is_set=bool(self._settings.url))
         self._core = core
         self._pulse = Pulse(core)
         self._pulse.start()
+        self._watch = Watch(loop, core.counters)
+        self._watch.start()
+        core.ready.met(Condition.STARTED)
+
+    async def _start_admin(self, core: Core) -> None:
+        where = parse_admin(self._settings.admin)
+        if where is None:
+            return
+        # Only here: the metrics library takes some megabytes, and a relay without this listener needs none of it.
+        from relay.admin import Admin
+
+        host, port = where
+        self._admin = Admin(core)
+        try:
+            port = await self._admin.start(host, port)
+        except OSError as error:
+            raise CannotListenError(
+                f"cannot listen on {self._settings.admin} for /metrics: {error.strerror}; "
+                "name another address by --admin, or switch it off by --admin off"
+            ) from error
+        self.admin_at = f"{bracketed(host)}:{port}"
 
     @property
     def core(self) -> Core:
@@ -78,6 +121,7 @@ class Relay:
         still take get half of the time; what is left then is answered to its senders with 0x03.
         """
         core = self.core
+        core.ready.lost(Condition.NOT_DRAINING, "the relay was told to stop")
         core.stopping = True
         if self._server is not None:
             self._server.close()
@@ -104,6 +148,9 @@ class Relay:
             connection.transport.abort()
         await self._until(lambda: not core.connections, 0.2)
         self._pulse.stop()
+        self._watch.stop()
+        if self._admin is not None:
+            self._admin.close()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> None:
         """Wait for something that happens in callbacks, for so long at most."""
@@ -121,6 +168,35 @@ def raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say_what_is_on(settings: Settings, relay: Relay) -> None:
+    """Log one line with what an operator would want to find again beside later events."""
+    log = structlog.get_logger()
+    limits, defaults = settings.limits, type(settings.limits)()
+    log.info(
+        "started",
+        version=__version__,
+        admin=relay.admin_at or "off",
+        push=relay.core.notifier_id is not None,
+        notice=bool(settings.notice),
+        pseudonyms=settings.log_pseudonyms,
+        files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        limits={
+            field.name: getattr(limits, field.name)
+            for field in fields(limits)
+            if getattr(limits, field.name) != getattr(defaults, field.name)
+        },
+    )
+    if relay.admin_at and not _is_loopback(relay.admin_at.rpartition(":")[0].strip("[]")):
+        log.warning("admin_exposed", admin=relay.admin_at)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def run(settings: Settings, found: FoundKeys) -> None:
@@ -149,9 +225,10 @@ async def run(settings: Settings, found: FoundKeys) -> None:
         f' x25519_public="{public.x_pub.hex()}" ed25519_public="{public.ed_pub.hex()}"',
         flush=True,
     )
+    say_what_is_on(settings, relay)
     await stop.wait()
     counters = relay.core.counters
-    log.info("stopping", sessions=counters.sessions)
+    log.info("stopping", sessions=len(relay.core.sessions))
     await relay.stop()
     log.info(
         "stopped",

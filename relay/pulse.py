@@ -65,6 +65,7 @@ class Pulse:
                 continue  # it gave way to what ended with one before it
             session = outbox.owner
             core.budget.shrunk(outbox, session.transport.get_write_buffer_size())
+            core.counters.queue_depth.observe(outbox.untaken)
             if outbox.age(now) >= limits.queue_age:
                 session.abort(Ending.STALLED)
             else:

@@ -272,6 +272,7 @@ class Session(MeteredSocket):
         while outbox.size and not outbox.stalled:
             batch = outbox.take(core.limits.flush_size)
             core.counters.bytes_out += len(batch.data)
+            core.counters.frames_out += len(batch.frames)
             self.transport.write(batch.data)
             if self.transport.is_closing():
                 # The socket died under the write; the loop will say so later, but the senders wait now.
@@ -332,7 +333,7 @@ class Session(MeteredSocket):
                 self.transport.write(pages.TOO_LARGE.encode())
                 self._hang_up(Ending.BAD_REQUEST)
             return 0
-        reply = pages.answer(bytes(buffer[:end]), partial(self.core.entry.admit, self))
+        reply = self.core.pages.answer(bytes(buffer[:end]), partial(self.core.entry.admit, self))
         self.transport.write(reply.data)
         if reply.upgraded:
             self.phase = Phase.OPEN

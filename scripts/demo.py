@@ -237,7 +237,7 @@ def perform(stack: ExitStack, directory: Path, paint: Paint) -> None:
     print(paint(BOLD, "A blind relay and two people: three processes, keys made a moment ago and gone in another."))
     print()
 
-    relay = Child("the relay", stack, "-m", "relay", "--port", "0", RELAY_DATA_DIR=str(directory))
+    relay = Child("the relay", stack, "-m", "relay", "--port", "0", "--admin", "off", RELAY_DATA_DIR=str(directory))
     found = re.search(r"ws://\S+", relay.line())
     if found is None:
         raise Failed("the relay does not say where it listens")

@@ -167,7 +167,7 @@ def relay(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     assert run(["scripts/keygen", "--out", "relay.keys"], tmp_path).returncode == 0
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "relay", "--port", "0", "--keys", str(tmp_path / "relay.keys")],
+        [sys.executable, "-P", "-m", "relay", "--port", "0", "--admin", "off", "--keys", str(tmp_path / "relay.keys")],
         cwd=ROOT,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -201,7 +201,7 @@ def test_the_relay_prints_and_logs_what_is_told(relay: subprocess.Popen[str]) ->
     assert relay.returncode == 0
     rows = {markdown.code(row["event"]): row["fields"] for row in markdown.rows(OPERATIONS, "event", "level", "fields")}
     seen = [json.loads(line) for line in log.splitlines()]
-    assert [entry["event"] for entry in seen] == ["stopping", "stopped"]
+    assert [entry["event"] for entry in seen] == ["started", "stopping", "stopped"]
     for entry in seen:
         told_fields = set(re.findall(r"`(\w+)`", rows[entry["event"]]))
         assert set(entry) - {"event", "level", "timestamp"} == told_fields

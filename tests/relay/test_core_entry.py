@@ -49,7 +49,7 @@ def test_the_first_frame_is_the_answer_to_the_handshake(lab: Lab) -> None:
     lab.run()
     assert [type(body) for body in alice.said] == [c.HandshakeOk, c.Challenge]
     assert lab.core.sessions == {alice.id: alice.session}
-    assert lab.core.counters.sessions == 1
+    assert lab.core.counters.admitted == 1
     assert not alice.session.opened_wire.proven
 
 
@@ -220,7 +220,7 @@ def test_too_many_handshakes_cost_no_key_exchange_and_say_try_later() -> None:
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "code"), [("/healthz", b"200"), ("/", b"404"), ("/ws", b"426")])
+@pytest.mark.parametrize(("path", "code"), [("/healthz", b"200"), ("/", b"200"), ("/nowhere", b"404"), ("/ws", b"426")])
 def test_plain_requests_are_answered_and_hung_up_on(path: str, code: bytes, lab: Lab) -> None:
     browser = lab.peer(1)
     browser.transport.arrive(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

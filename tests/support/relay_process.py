@@ -38,6 +38,7 @@ class RelayProcess:
         limits: fields of `relay.limits.Limits`.
         arguments: further ones of the command line.
         notifier_id: 8 bytes, written into the key file.
+        admin: where its admin listener listens; many run at once, so not on the default port.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class RelayProcess:
         limits: Mapping[str, float] | None = None,
         arguments: Sequence[str] = (),
         notifier_id: bytes | None = None,
+        admin: str = "off",
     ) -> None:
         keys = directory / "relay.keys"
         if not keys.exists():
@@ -55,7 +57,7 @@ class RelayProcess:
         run = sum(1 for _ in directory.glob("stdout-*"))
         self._out = directory / f"stdout-{run}"
         self._err = directory / f"stderr-{run}"
-        command = [sys.executable, "-m", "relay", "--port", "0", *arguments]
+        command = [sys.executable, "-m", "relay", "--port", "0", "--admin", admin, *arguments]
         for name, value in (limits or {}).items():
             command += [f"--limits.{name.replace('_', '-')}", str(value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
@@ -108,6 +110,17 @@ class RelayProcess:
         record = self.records[-1]
         assert record["event"] == "stopped", record
         return record
+
+    @property
+    def admin_port(self) -> int:
+        """The port of the admin listener, from the line that says what is on."""
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline:
+            for record in self.records:
+                if record["event"] == "started":
+                    return int(record["admin"].rpartition(":")[2])
+            time.sleep(0.01)
+        raise AssertionError(f"the relay does not say where its admin listener is:\n{self.output}")
 
     def memory(self) -> int:
         """Bytes of resident memory."""
