@@ -11,7 +11,7 @@ MAX_NAME: Final = 64
 MAX_OPERATOR: Final = 200
 MAX_CONTACT: Final = 200
 MAX_NOTICE: Final = MAX_INFO
-MAX_LINK: Final = 500
+MAX_LINK: Final = 300
 """Characters of each text; a notice is sent as INFO, which has a bound of its own (PROTOCOL.md §7.14)."""
 
 # Control characters, surrogates, line and paragraph separators: they act on terminals and pages. Bidirectional

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+from dataclasses import replace
 from functools import lru_cache
 from html import escape
 from typing import Final
@@ -14,7 +15,8 @@ from relay import __version__
 from relay.about import About
 
 MAX_SIZE: Final = 20_000
-"""Bytes of the page; the QR code of a card too long to fit is left out."""
+"""Bytes of the page; the QR code of a card too long to fit is left out, and if need be the end of the notice."""
+_NOTICE_CUT: Final = 500
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--text:#1b1f24;--back:#fff;--soft:#57606a;--line:#d0d7de;--link:#0550ae}
@@ -45,10 +47,13 @@ SECURITY_HEADERS: Final = {
 
 def page(about: About, public: PublicIdentity, url: str, card: str, url_is_set: bool) -> str:
     """Return the page, of at most 20,000 bytes in UTF-8."""
-    whole = _page(about, public, url, card, url_is_set, _qr(card))
-    if len(whole.encode()) > MAX_SIZE:
-        return _page(about, public, url, card, url_is_set, "")
-    return whole
+    text = _page(about, public, url, card, url_is_set, _qr(card))
+    if len(text.encode()) > MAX_SIZE:
+        text = _page(about, public, url, card, url_is_set, "")
+    if len(text.encode()) > MAX_SIZE:
+        cut = replace(about, notice=f"{about.notice[:_NOTICE_CUT]}… (the whole of it is in /info)")
+        text = _page(cut, public, url, card, url_is_set, "")
+    return text
 
 
 def _page(about: About, public: PublicIdentity, url: str, card: str, url_is_set: bool, qr: str) -> str:

@@ -155,7 +155,8 @@ class Exposition:
         """Return the text and its content type, by the Accept header of the request."""
         try:
             encode, content_type = choose_encoder(accept)
-        except ValueError:
+        except (TypeError, ValueError):
+            # A header that the library cannot read: a version that is no number, an escaping that nobody knows.
             encode, content_type = choose_encoder("")
         now = self._clock()
         kept = self._kept.get(content_type)
