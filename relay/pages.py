@@ -85,6 +85,11 @@ class Pages:
         """Make the page for people now: its QR code takes tens of milliseconds, which no frame should wait for."""
         self._keep("/", self._make_front)
 
+    @property
+    def paths(self) -> list[str]:
+        """Where there are pages."""
+        return list(self._pages)
+
     def answer(self, head: bytes, admit: Admit) -> Answer:
         """Answer a complete HTTP request head, up to and with its empty line."""
         opened = open_ordinary(head, WEBSOCKET_PATHS, admit)

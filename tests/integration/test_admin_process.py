@@ -107,6 +107,10 @@ def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
+def highest_file(relay: RelayProcess) -> int:
+    return max(int(file.name) for file in Path(f"/proc/{relay.process.pid}/fd").iterdir())
+
+
 @run_async
 async def test_running_out_of_files_is_logged_without_an_address(tmp_path: Path) -> None:
     relay = RelayProcess(tmp_path, admin="127.0.0.1:0")
@@ -115,7 +119,7 @@ async def test_running_out_of_files_is_logged_without_an_address(tmp_path: Path)
         process = psutil.Process(relay.process.pid)
         port = relay.admin_port
         assert metric(port, "blindrelay_out_of_files_total") == 0
-        limit = max(int(file.name) for file in Path(f"/proc/{relay.process.pid}/fd").iterdir()) + 8
+        limit = highest_file(relay) + 8
         process.rlimit(resource.RLIMIT_NOFILE, (limit, limit))
         sockets += [socket.create_connection(("127.0.0.1", relay.port), WAIT) for _ in range(16)]
         deadline = time.monotonic() + WAIT
