@@ -3,7 +3,7 @@
 A hundred thousand are looked at a few at a time, between other work: whoever asks waits, and nobody else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +50,16 @@ class Census:
             self._core.turns.task(self._steps())
 
     def _steps(self) -> Iterator[None]:
+        try:
+            report = yield from self._count()
+            self._latest = (self._core.clock(), report)
+        finally:
+            # Also after an error: whoever asks next begins anew.
+            waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            then(report)
+
+    def _count(self) -> Generator[None, None, Report]:
         core = self._core
         states = dict.fromkeys(_STATES, 0)
         ages = dict.fromkeys([*(name for _, name in _AGES), _OLDEST], 0)
@@ -70,7 +80,7 @@ class Census:
             queues[_class(session.outbox.untaken, _QUEUES, _LONGEST)] += 1
             watched[_class(len(session.watching or ()), _WATCHED, _MOST_WATCHED)] += 1
             held += bool(session.held)
-        report = {
+        return {
             "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "connections": sum(states.values()),
             "sessions": sum(ages.values()),
@@ -80,10 +90,6 @@ class Census:
             "sessions_by_watched_keys": watched,
             "sessions_not_read_from": held,
         }
-        self._latest = (core.clock(), report)
-        waiting, self._waiting = self._waiting, []
-        for then in waiting:
-            then(report)
 
 
 def _state(session: "Session") -> str:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from relay.census import Census, Report
 from tests.relay.harness import Lab
 from tests.relay.loop import Loop
@@ -110,3 +112,15 @@ def test_nobody_is_named() -> None:
         assert peer.id.hex() not in text
         assert "198.51.100.7" not in text
     assert all(isinstance(value, int | str | dict) for value in report.values())
+
+
+def test_after_an_error_the_next_who_asks_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab()
+    lab.connect(1)
+    census = Census(lab.core)
+    with monkeypatch.context() as broken:
+        broken.setattr("relay.census._state", lambda _: 1 / 0)
+        census.take(lambda _: pytest.fail("there is no report"))
+        with pytest.raises(ZeroDivisionError):
+            lab.run()
+    assert take(lab, census)["sessions"] == 1
