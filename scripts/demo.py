@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import uuid
 from contextlib import ExitStack
@@ -270,7 +271,8 @@ def perform(stack: ExitStack, directory: Path, paint: Paint) -> None:
         record = json.loads(line)
         event = record.pop("event")
         told = {key: value for key, value in record.items() if key not in ("level", "timestamp")}
-        print(f"  {event:9}" + "  ".join(f"{key} {json.dumps(value)}" for key, value in told.items()))
+        text = f"  {event:9}" + "  ".join(f"{key} {json.dumps(value)}" for key, value in told.items())
+        print(textwrap.fill(text, 96, subsequent_indent=" " * 11, break_long_words=False))
     print()
     print("Now run a relay of your own: scripts/run")
 

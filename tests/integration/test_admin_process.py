@@ -88,8 +88,7 @@ def test_the_public_port_has_no_metrics(start_relay: Callable[..., RelayProcess]
 
 def test_without_the_listener_the_library_is_not_even_loaded(start_relay: Callable[..., RelayProcess]) -> None:
     relay = start_relay(admin="off")
-    (started,) = [record for record in relay.records if record["event"] == "started"]
-    assert started["admin"] == "off"
+    assert relay.started["admin"] == "off"
     listening = [each for each in psutil.Process(relay.process.pid).net_connections("tcp") if each.status == "LISTEN"]
     assert [each.laddr.port for each in listening] == [relay.port]
     code = "import sys, relay.app, relay.__main__; sys.exit('prometheus_client' in sys.modules)"

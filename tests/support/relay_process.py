@@ -112,15 +112,20 @@ class RelayProcess:
         return record
 
     @property
-    def admin_port(self) -> int:
-        """The port of the admin listener, from the line that says what is on."""
+    def started(self) -> dict[str, Any]:
+        """The record that says what is on, which comes just after the relay listens."""
         deadline = time.monotonic() + _START
         while time.monotonic() < deadline:
             for record in self.records:
                 if record["event"] == "started":
-                    return int(record["admin"].rpartition(":")[2])
+                    return record
             time.sleep(0.01)
-        raise AssertionError(f"the relay does not say where its admin listener is:\n{self.output}")
+        raise AssertionError(f"the relay does not say what is on:\n{self.output}")
+
+    @property
+    def admin_port(self) -> int:
+        """The port of the admin listener."""
+        return int(self.started["admin"].rpartition(":")[2])
 
     def memory(self) -> int:
         """Bytes of resident memory."""
