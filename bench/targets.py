@@ -170,7 +170,7 @@ class Starter:
         if ping_after is not None:
             wanted["ping_after"] = ping_after
             base += ["--ping-after", str(ping_after)]
-        ours = [sys.executable, "-m", "relay", "--port", "0"]
+        ours = [sys.executable, "-m", "relay", "--port", "0", "--admin", "off"]
         for name, value in wanted.items():
             ours += [f"--limits.{name.replace('_', '-')}", str(value)]
         with ExitStack() as stack:

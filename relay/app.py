@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import resource
 import signal
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -13,11 +16,17 @@ from relay import __version__
 from relay.core import Core
 from relay.drain import Drain
 from relay.heap import quiet_collector
+from relay.journal import Journal
 from relay.log import log_loop_error
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
+from relay.ready import Condition
 from relay.session import Session
-from relay.settings import Settings, bracketed
+from relay.settings import Settings, bracketed, parse_admin
+from relay.watch import Watch
+
+if TYPE_CHECKING:
+    from relay.admin import Admin
 
 _BACKLOG = 4096
 
@@ -39,25 +48,59 @@ class Relay:
         self._keys = keys
         self._core: Core | None = None
         self._server: asyncio.Server | None = None
+        self._admin: Admin | None = None
         self.port = settings.port
+        self.admin_at = ""
+        """Host and port of the admin listener, once it listens; "" without one."""
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
             OSError: the address cannot be listened on.
+            CannotListenError: that of the admin listener cannot.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_loop_error)
-        core = Core(loop, self._keys.identity, self._settings.limits, self._keys.notifier_id)
+        core = Core(
+            loop,
+            self._keys.identity,
+            self._settings.limits,
+            self._keys.notifier_id,
+            about=self._settings.about,
+            journal=Journal(loop.time()) if self._settings.log_pseudonyms else None,
+        )
+        await self._start_admin(core)
         self._server = await loop.create_server(
             lambda: Session(core), self._settings.host, self._settings.port, backlog=_BACKLOG
         )
         self.port = self._server.sockets[0].getsockname()[1]
+        core.listens_at(self._settings.url_at(self.port), is_set=bool(self._settings.url))
         self._core = core
         self.drain = Drain(core, self._settings.drain)
         self._pulse = Pulse(core)
         self._pulse.start()
+        self._watch = Watch(loop, core.counters)
+        self._watch.start()
+        core.ready.met(Condition.STARTED)
+
+    async def _start_admin(self, core: Core) -> None:
+        where = parse_admin(self._settings.admin)
+        if where is None:
+            return
+        # Only here: the metrics library takes some megabytes, and a relay without this listener needs none of it.
+        from relay.admin import Admin
+
+        host, port = where
+        self._admin = Admin(core)
+        try:
+            port = await self._admin.start(host, port)
+        except OSError as error:
+            raise CannotListenError(
+                f"cannot listen on {self._settings.admin} for /metrics: {error.strerror}; "
+                "name another address by --admin, or switch it off by --admin off"
+            ) from error
+        self.admin_at = f"{bracketed(host)}:{port}"
 
     @property
     def core(self) -> Core:
@@ -72,11 +115,15 @@ class Relay:
         While sessions are closed one after another the port is still listened on: pages tell that the relay is not
         ready, and openings are refused with 503.
         """
+        self.core.ready.lost(Condition.NOT_DRAINING, "the relay was told to stop")
         await self.drain.spread()
         if self._server is not None:
             self._server.close()
         await self.drain.finish()
         self._pulse.stop()
+        self._watch.stop()
+        if self._admin is not None:
+            self._admin.close()
 
 
 def raise_file_limit() -> None:
@@ -85,6 +132,35 @@ def raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say_what_is_on(settings: Settings, relay: Relay) -> None:
+    """Log one line with what an operator would want to find again beside later events."""
+    log = structlog.get_logger()
+    limits, defaults = settings.limits, type(settings.limits)()
+    log.info(
+        "started",
+        version=__version__,
+        admin=relay.admin_at or "off",
+        push=relay.core.notifier_id is not None,
+        notice=bool(settings.notice),
+        pseudonyms=settings.log_pseudonyms,
+        files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        limits={
+            field.name: getattr(limits, field.name)
+            for field in fields(limits)
+            if getattr(limits, field.name) != getattr(defaults, field.name)
+        },
+    )
+    if relay.admin_at and not _is_loopback(relay.admin_at.rpartition(":")[0].strip("[]")):
+        log.warning("admin_exposed", admin=relay.admin_at)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def run(settings: Settings, found: FoundKeys) -> None:
@@ -114,9 +190,10 @@ async def run(settings: Settings, found: FoundKeys) -> None:
         f' x25519_public="{public.x_pub.hex()}" ed25519_public="{public.ed_pub.hex()}"',
         flush=True,
     )
+    say_what_is_on(settings, relay)
     await stop.wait()
     counters = relay.core.counters
-    log.info("stopping", sessions=counters.sessions, drain=settings.drain)
+    log.info("stopping", sessions=len(relay.core.sessions), drain=settings.drain)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Once more means: now.
         loop.add_signal_handler(number, relay.drain.hurry)

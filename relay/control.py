@@ -124,6 +124,8 @@ class Control:
             self._refused(Refusal.OFFLINE)
         elif not target.send(c.IntroFrom(session.public.x_pub, session.public.ed_pub, body.nickname)):
             self._refused(Refusal.RECIPIENT_FULL)
+        else:
+            self._core.counters.introductions += 1
 
     def _wake(self, session: "Session", body: c.Wake) -> None:
         core, now = self._core, self._core.clock()
@@ -142,7 +144,11 @@ class Control:
 
     def _push_register(self, session: "Session", body: c.PushRegister) -> None:
         notifier = self._notifier()
-        if notifier is not None and not notifier.send(c.PushForward(session.id, body.kind, body.token)):
+        if notifier is None:
+            return
+        if notifier.send(c.PushForward(session.id, body.kind, body.token)):
+            self._core.counters.push_registrations += 1
+        else:
             self._refused(Refusal.RECIPIENT_FULL)
 
     def _notifier(self) -> "Session | None":

@@ -8,15 +8,19 @@ from websockets.frames import CloseCode
 
 from keys.identity import Identity
 from keys.primitives import random_bytes
+from relay.about import About
 from relay.claims import Queue
 from relay.control import Control
 from relay.counters import Counters
 from relay.entry import Entry
 from relay.guard import Buckets, ReplayMemory
 from relay.hub import Change, Hub, Presence
+from relay.journal import Journal
 from relay.limits import Limits
 from relay.metered import MeteredSocket
 from relay.outbox import Budget, Outbox
+from relay.pages import Pages
+from relay.ready import Ready
 from relay.reasons import Ending, Refusal
 from relay.session import Session
 from relay.turns import Turns
@@ -33,6 +37,8 @@ class Core:
         limits: see :class:`relay.limits.Limits`.
         notifier_id: the client id (8 bytes) of the push notifier, if there is one.
         random: gives nonces, challenges and ping payloads.
+        about: what the operator says of the relay; its notice goes to every client.
+        journal: takes a line for each session under a pseudonym; without one there is no such line.
     """
 
     def __init__(
@@ -42,6 +48,8 @@ class Core:
         limits: Limits,
         notifier_id: bytes | None = None,
         random: Random = random_bytes,
+        about: About | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.loop = loop
         self.clock: Callable[[], float] = loop.time
@@ -49,6 +57,9 @@ class Core:
         self.limits = limits
         self.notifier_id = notifier_id
         self.random = random
+        self.about = about or About()
+        self.journal = journal
+        self.ready = Ready()
         self.counters = Counters()
         self.turns = Turns(loop, limits.slice)
         self.hub: Hub[Session] = Hub()
@@ -63,8 +74,9 @@ class Core:
         self.claims: Queue[Session] = Queue(limits.claim_queue)
         self.control = Control(self)
         self.entry = Entry(self)
+        # Each with the time at which it was accepted.
+        self.connections: dict[Session, float] = {}
         # In the order of their deadlines, which are equal: the pulse looks at the front alone.
-        self.connections: dict[Session, None] = {}
         self.opening: dict[Session, float] = {}
         self.closing: dict[Session, float] = {}
         self.draining = False
@@ -74,6 +86,12 @@ class Core:
         self._relieving = False
         self._heaviest: Outbox[Session] | None = None
         self._next_scan = 0.0
+        self.pages = Pages(self, "ws://127.0.0.1/ws", url_is_set=False)
+
+    def listens_at(self, url: str, *, is_set: bool) -> None:
+        """Tell the pages under which URL clients reach the relay, and whether the operator said so."""
+        self.pages = Pages(self, url, url_is_set=is_set)
+        self.pages.draw()
 
     # --- Sessions come and go ----------------------------------------------------------------------------------------
 
@@ -93,7 +111,10 @@ class Core:
             return
         if not self.hub.remove(session):
             return
-        self.counters.sessions = len(self.sessions)
+        if self.journal is not None:
+            now = self.clock()
+            age = now - self.connections.get(session, now)
+            self.journal.ended(session, session.ended or Ending.CLIENT, age, session.malformed, now)
         if session.watching is not None:
             self.presence.unwatch(session, session.watching)
             session.watching = None
@@ -109,8 +130,12 @@ class Core:
             self._heaviest, self._next_scan = None, 0.0
         if session in self.connections:
             del self.connections[session]
-            self.counters.connections = len(self.connections)
-            self.counters.endings[session.ended or Ending.CLIENT] += 1
+            ending = session.ended or Ending.CLIENT
+            self.counters.endings[ending] += 1
+            if self.journal is not None:
+                self.journal.forget(session)
+                if session.wire is not None and session.unmask is None:
+                    self.journal.refused(session, ending, self.clock())
 
     # --- Refusals and presence ---------------------------------------------------------------------------------------
 
@@ -239,6 +264,8 @@ class Core:
     def hold_for(self, session: MeteredSocket, reason: int, seconds: float) -> None:
         """Hold a session's reads for a while, 10 ms at least."""
         if not session.held & reason:
+            if self.journal is not None:
+                self.journal.slowed(session)
             session.hold(reason)
             self.loop.call_later(max(seconds, 0.01), session.release, reason)
 

@@ -42,12 +42,11 @@ class Entry:
     def connected(self, session: Session) -> None:
         """A socket was accepted."""
         core = self._core
-        core.connections[session] = None
-        core.counters.connections = len(core.connections)
+        core.connections[session] = now = core.clock()
         if core.stopping:
             session.abort(Ending.SHUTDOWN)
             return
-        core.opening[session] = core.clock()
+        core.opening[session] = now
 
     def admit(self, session: Session, opening: Opening) -> Welcome | Reply:
         """Decide about an opening: let it become a WebSocket, or refuse it by a reply. Nobody is known yet."""
@@ -208,13 +207,17 @@ class Entry:
         # The answer to the handshake is queued before anybody can find the session: it is the first thing it gets.
         session.send_sealed(wire.accept(), must=True)
         session.send_sealed(wire.challenge(), must=True)
+        if core.about.notice:
+            session.send(c.Info(core.about.notice))
         # What comes next is not near for most: of a hundred thousand clients nearly all wait, and for long.
         wire.mask_out.rest()
         session.mask = wire.mask_out
         session.unmask = wire.mask_in
         session.max_message = MAX_FRAME
         core.hub.add(session)
-        core.counters.sessions = len(core.sessions)
+        core.counters.admitted += 1
+        if core.journal is not None:
+            core.journal.started(session, core.clock())
         core.presence_changed(session.public.x_pub, Change.ONLINE)
         # Not at once: what it sent behind its handshake must not be parsed on the stack of whoever freed the id.
         core.loop.call_soon(session.release, HOLD_CLAIM)

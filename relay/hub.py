@@ -70,18 +70,24 @@ class Presence(Generic[Session]):
         self._pending: dict[bytes, Change] = {}
         self._due: OrderedDict[bytes, float] = OrderedDict()
         self._changes: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        self.subscriptions = 0
+        """Pairs of a session and a key that it watches."""
 
     def watch(self, session: Session, x_pubs: Iterable[bytes]) -> None:
         """Let a session watch these keys."""
         for x_pub in x_pubs:
-            self._watchers.setdefault(x_pub, {})[session] = None
+            watchers = self._watchers.setdefault(x_pub, {})
+            if session not in watchers:
+                watchers[session] = None
+                self.subscriptions += 1
 
     def unwatch(self, session: Session, x_pubs: Iterable[bytes]) -> None:
         """Let a session no longer watch these keys."""
         for x_pub in x_pubs:
             watchers = self._watchers.get(x_pub)
-            if watchers is not None:
-                watchers.pop(session, None)
+            if watchers is not None and session in watchers:
+                del watchers[session]
+                self.subscriptions -= 1
                 if not watchers:
                     del self._watchers[x_pub]
 

@@ -64,6 +64,7 @@ class Pulse:
             if not outbox.stalled:
                 continue  # it gave way to what ended with one before it
             core.budget.shrunk(outbox, session.transport.get_write_buffer_size())
+            core.counters.queue_depth.observe(outbox.untaken)
             if outbox.age(now) >= limits.queue_age:
                 session.abort(Ending.STALLED)
             else:

@@ -1,6 +1,7 @@
 """Why something was refused or ended: one enum, whose values are also what logs and metrics are labelled with."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class Refusal(StrEnum):
@@ -40,3 +41,16 @@ class Ending(StrEnum):
     SLOW_FRAME = "slow_frame"  # a frame begun and not finished in time
     SHUTDOWN = "shutdown"
     INTERNAL_ERROR = "internal_error"
+
+
+HANDSHAKE_ENDINGS: Final = frozenset(
+    {
+        Ending.SLOW_OPENING,
+        Ending.HANDSHAKE_RATE,
+        Ending.BAD_HANDSHAKE,
+        Ending.BAD_VERSION,
+        Ending.REPLAYED_HANDSHAKE,
+        Ending.ID_IN_USE,
+    }
+)
+"""Endings that are outcomes of a handshake: the client asked to be let in, or should have, and was not."""

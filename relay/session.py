@@ -342,6 +342,7 @@ class Session(MeteredSocket):
             frames, senders = outbox.take(core.limits.flush_size)
             data = frames[0] if len(frames) == 1 else b"".join(frames)
             core.counters.bytes_out += len(data)
+            core.counters.frames_out += len(frames)
             self.transport.write(data)
             if self.transport.is_closing():
                 # The socket died under the write; the loop will say so later, but the senders wait now.
@@ -401,7 +402,7 @@ class Session(MeteredSocket):
                 self.transport.write(pages.TOO_LARGE.encode())
                 self._hang_up(Ending.BAD_REQUEST)
             return 0
-        reply = pages.answer(bytes(buffer[:end]), partial(self.core.entry.admit, self))
+        reply = self.core.pages.answer(bytes(buffer[:end]), partial(self.core.entry.admit, self))
         self.transport.write(reply.data)
         if reply.upgraded:
             self.phase = Phase.OPEN

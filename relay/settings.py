@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict, SettingsError
 
 from keys.invite import check_url
+from relay.about import (
+    MAX_CONTACT,
+    MAX_NAME,
+    MAX_NOTICE,
+    MAX_OPERATOR,
+    About,
+    check_link,
+    text_checker,
+)
 from relay.limits import Limits
 
 PREFIX: Final = "RELAY_"
@@ -46,6 +55,11 @@ def _check_given(value: object) -> object:
         # Path("") would be the working directory; taking it for "not set" could change the relay's keys in silence.
         raise ValueError("it is empty: give it a value or remove it")
     return value
+
+
+def _check_admin(text: str) -> str:
+    parse_admin(text)
+    return text
 
 
 GivenPath = Annotated[Path, BeforeValidator(_check_given)]
@@ -84,13 +98,49 @@ class Settings(BaseSettings):
     """What is logged, to standard error."""
     drain: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds over which sessions are closed after SIGTERM, so that not all clients come back at once; 0: no wait."""
+    log_pseudonyms: CliImplicitFlag[bool] = False
+    """Log when sessions start and end, each client under a name that changes every day (UTC); see SECURITY.md."""
+    admin: Annotated[str, AfterValidator(_check_admin)] = "127.0.0.1:9600"
+    """Address and port of the admin listener with /metrics and /sessions, [::1]:9600 for IPv6; `off` for none."""
+    name: Annotated[str, Field(min_length=1), AfterValidator(text_checker(MAX_NAME))] = "blindrelay"
+    """What this relay is called, on its page and in /info; 64 characters."""
+    operator: Annotated[str, AfterValidator(text_checker(MAX_OPERATOR))] = ""
+    """Who runs it, for the page and /info; 200 characters."""
+    contact: Annotated[str, AfterValidator(text_checker(MAX_CONTACT))] = ""
+    """How to reach them: an https:// or mailto: link, or any text; 200 characters."""
+    notice: Annotated[str, AfterValidator(text_checker(MAX_NOTICE))] = ""
+    """A notice for users: on the page, in /info, and sent to every client that connects; 2,000 characters."""
+    docs_url: Annotated[str, AfterValidator(check_link)] = ""
+    """Where the documentation of this relay is, for the page to link to."""
     limits: Limits = Field(default_factory=Limits)
     """The relay's limits."""
+
+    @property
+    def about(self) -> About:
+        """What the operator says of the relay."""
+        return About(self.name, self.operator, self.contact, self.notice, self.docs_url)
 
     def url_at(self, port: int) -> str:
         """Return the URL for the relay card: the one that was set, else where a client on this machine finds us."""
         host = "127.0.0.1" if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104
         return self.url or f"ws://{bracketed(host)}:{port}/ws"
+
+
+def parse_admin(text: str) -> tuple[str, int] | None:
+    """Return host and port of the admin listener, None for `off` and "".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text in ("", "off"):
+        return None
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or (":" in bare) != (host != bare) or not port.isascii() or not port.isdigit():
+        raise ValueError("it has to be an address and a port, such as 127.0.0.1:9600 or [::1]:9600, or off")
+    if int(port) > 65535:
+        raise ValueError("a port is 65535 at most")
+    return bare, int(port)
 
 
 def bracketed(host: str) -> str:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import uuid
 from contextlib import ExitStack
@@ -237,7 +238,7 @@ def perform(stack: ExitStack, directory: Path, paint: Paint) -> None:
     print(paint(BOLD, "A blind relay and two people: three processes, keys made a moment ago and gone in another."))
     print()
 
-    relay = Child("the relay", stack, "-m", "relay", "--port", "0", RELAY_DATA_DIR=str(directory))
+    relay = Child("the relay", stack, "-m", "relay", "--port", "0", "--admin", "off", RELAY_DATA_DIR=str(directory))
     found = re.search(r"ws://\S+", relay.line())
     if found is None:
         raise Failed("the relay does not say where it listens")
@@ -270,7 +271,8 @@ def perform(stack: ExitStack, directory: Path, paint: Paint) -> None:
         record = json.loads(line)
         event = record.pop("event")
         told = {key: value for key, value in record.items() if key not in ("level", "timestamp")}
-        print(f"  {event:9}" + "  ".join(f"{key} {json.dumps(value)}" for key, value in told.items()))
+        text = f"  {event:9}" + "  ".join(f"{key} {json.dumps(value)}" for key, value in told.items())
+        print(textwrap.fill(text, 96, subsequent_indent=" " * 11, break_long_words=False))
     print()
     print("Now run a relay of your own: scripts/run")
 

@@ -15,12 +15,15 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from keys.invite import Invite, RelayCard
 from relay.limits import Limits
+from relay.metrics import Exposition
 from relay.reasons import Ending, Refusal
 from relay.settings import Settings, load
 from tests.docs import markdown
+from tests.relay.harness import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +170,7 @@ def relay(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     assert run(["scripts/keygen", "--out", "relay.keys"], tmp_path).returncode == 0
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "relay", "--port", "0", "--keys", str(tmp_path / "relay.keys")],
+        [sys.executable, "-P", "-m", "relay", "--port", "0", "--admin", "off", "--keys", str(tmp_path / "relay.keys")],
         cwd=ROOT,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -201,7 +204,7 @@ def test_the_relay_prints_and_logs_what_is_told(relay: subprocess.Popen[str]) ->
     assert relay.returncode == 0
     rows = {markdown.code(row["event"]): row["fields"] for row in markdown.rows(OPERATIONS, "event", "level", "fields")}
     seen = [json.loads(line) for line in log.splitlines()]
-    assert [entry["event"] for entry in seen] == ["stopping", "stopped"]
+    assert [entry["event"] for entry in seen] == ["started", "stopping", "stopped"]
     for entry in seen:
         told_fields = set(re.findall(r"`(\w+)`", rows[entry["event"]]))
         assert set(entry) - {"event", "level", "timestamp"} == told_fields
@@ -228,7 +231,7 @@ def test_settings_table() -> None:
     assert {variable for row in rows for variable in re.findall(r"`(RELAY_[A-Z0-9]+_SECRET)`", row["variable"])} == set(
         SECRETS[::2]
     )
-    for name in ("host", "port", "log_level"):
+    for name in ("host", "port", "log_level", "admin", "name"):
         assert f"`{Settings.model_fields[name].default}`" in told[name], name
     dockerfile = dict(re.findall(r"(RELAY_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
     assert f"in the image `{dockerfile['RELAY_HOST']}`" in told["host"]
@@ -312,6 +315,38 @@ def test_every_ending_and_refusal_has_a_cause() -> None:
     rows = markdown.rows(OPERATIONS, "refusal", "what it tells you")
     refusals = [name for row in rows for name in re.findall(r"`(\w+)`", row["refusal"])]
     assert sorted(refusals) == sorted(refusal.value for refusal in Refusal)
+
+
+def test_every_metric_is_told_with_its_type_and_labels() -> None:
+    told = {
+        markdown.code(row["metric"]): (row["type"], set(re.findall(r"`(\w+)`", row["labels"])))
+        for row in markdown.rows(OPERATIONS, "metric", "type", "labels", "meaning")
+    }
+    real: dict[str, tuple[str, set[str]]] = {}
+    for family in text_string_to_metric_families(Exposition(Lab().core).plain()):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        kind = "info" if name.endswith("_info") else family.type
+        real[name] = (kind, labels)
+    # What the system does not tell, on some, is told here all the same.
+    assert set(told) - set(real) <= {"process_open_fds", "process_resident_memory_bytes", "process_start_time_seconds"}
+    assert {name: told[name] for name in real} == real
+
+
+def test_metrics_that_are_named_anywhere_exist() -> None:
+    told = {markdown.code(row["metric"]) for row in markdown.rows(OPERATIONS, "metric", "type", "labels", "meaning")}
+    for path in markdown.documents():
+        assert set(re.findall(r"\bblindrelay_\w+", path.read_text())) <= told, path.name
+
+
+def test_every_page_is_told() -> None:
+    relay = Lab().core
+    told = {
+        markdown.code(row["page"]): row["what it says"]
+        for row in markdown.rows(OPERATIONS, "page", "what it says", "kept by caches")
+    }
+    assert set(told) == set(relay.pages.paths)
+    assert set(re.findall(r"`(\w+)`", told["/info"])) == set(relay.pages.facts())
 
 
 def test_quoted_messages_are_those_of_the_code() -> None:

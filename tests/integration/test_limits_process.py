@@ -50,7 +50,10 @@ async def test_pages(relay: RelayProcess) -> None:
     for path, status, text in (
         ("/healthz", b"200", b"ok\n"),
         ("/healthz?x=1", b"200", b"ok\n"),
-        ("/", b"404", b"/ws"),
+        ("/", b"200", b"<h1>blindrelay</h1>"),
+        ("/info", b"200", b'"protocol_versions"'),
+        ("/readyz", b"200", b"ready\n"),
+        ("/nowhere", b"404", b"/ws"),
         ("/ws/", b"404", b"/ws"),
         ("/metrics/../ws", b"404", b"/ws"),
     ):
@@ -67,7 +70,7 @@ async def test_pages(relay: RelayProcess) -> None:
         (upgrade_request().replace(b"Version: 13", b"Version: 12"), b"400"),
         (upgrade_request().replace(b"Sec-WebSocket-Key", b"Sec-WebSocket-Lock"), b"400"),
         (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"400"),
-        (b"POST /ws HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"400"),
+        (b"POST /ws HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"405"),
     ],
     ids=["not an upgrade", "another version", "no key", "TLS", "POST"],
 )

@@ -122,8 +122,18 @@ async def end_badly(alice: Client, bob: Client) -> None:
     assert (await alice.closed_at_last()).code == 1002
 
 
-async def traffic(relay: RelayProcess, people: list[Identity], notifier: Identity) -> set[bytes]:
-    """Have people talk; returns how their own ports would be spelt."""
+async def get(port: int, path: str) -> bytes:
+    """Return a whole answer, which must be a page."""
+    reader, writer = await tcp_connect(port)
+    writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    return answer
+
+
+async def traffic(relay: RelayProcess, people: list[Identity], notifier: Identity, seen: list[bytes]) -> set[bytes]:
+    """Have people talk, and look at all pages meanwhile; returns how their own ports would be spelt."""
     async with Clients(relay) as clients:
         wakes, alice, bob = [
             await clients.open(identity, headers={"X-Forwarded-For": address})
@@ -132,19 +142,27 @@ async def traffic(relay: RelayProcess, people: list[Identity], notifier: Identit
         ports = [each.raw.writer.get_extra_info("sockname")[1] for each in (wakes, alice, bob)]
         await converse(alice, bob, people[2], wakes)
         await strangers(clients, people[0], people[2])
+        seen += [await get(relay.port, path) for path in ("/", "/info", "/status", "/healthz", "/readyz")]
+        seen += [await get(relay.admin_port, path) for path in ("/metrics", "/sessions")]
         await end_badly(alice, bob)
     return {text.format(port).encode() for port in ports for text in ("127.0.0.1:{}", "'127.0.0.1', {}", '1", {}')}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_output_names_nobody(start_relay: Callable[..., RelayProcess], tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "more"), [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGTERM, ["--log-pseudonyms"])]
+)
+def test_output_and_pages_name_nobody(
+    start_relay: Callable[..., RelayProcess], tmp_path: Path, number: signal.Signals, more: list[str]
+) -> None:
     people, notifier = [Identity.generate() for _ in range(3)], Identity.generate()
-    relay = start_relay(arguments=["--log-level", "debug"], notifier_id=notifier.id)
-    ports = asyncio.run(traffic(relay, people, notifier))
+    relay = start_relay(arguments=["--log-level", "debug", *more], notifier_id=notifier.id, admin="127.0.0.1:0")
+    seen: list[bytes] = []
+    ports = asyncio.run(traffic(relay, people, notifier, seen))
     relay.signal(number)
     assert relay.wait() == 0
-    output = relay.output.encode()
+    output = relay.output.encode() + b"".join(seen)
     assert relay.stopped["frames"] > 20, "there was something to tell"
+    assert (b"session_started" in output) is bool(more)
     secrets = {
         "plaintext": PLAINTEXT,
         "nickname": NICKNAME.encode(),

@@ -321,7 +321,7 @@ class Lab:
         assert core.partial_used == 0
         assert core.turns.idle
         assert not any(core.claims.waiting(peer_id) for peer_id in self.ids)
-        assert core.counters.sessions == core.counters.connections == 0
+        assert core.presence.subscriptions == 0
 
 
 def hang_up_all(peers: Iterable[Peer]) -> None:

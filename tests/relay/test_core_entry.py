@@ -4,6 +4,7 @@ import pytest
 
 from keys.identity import Identity
 from keys.packet import seal
+from relay.about import About
 from relay.limits import Limits
 from relay.reasons import Ending, Refusal
 from relay.websocket import Phase
@@ -49,8 +50,30 @@ def test_the_first_frame_is_the_answer_to_the_handshake(lab: Lab) -> None:
     lab.run()
     assert [type(body) for body in alice.said] == [c.HandshakeOk, c.Challenge]
     assert lab.core.sessions == {alice.id: alice.session}
-    assert lab.core.counters.sessions == 1
+    assert lab.core.counters.admitted == 1
     assert not alice.session.opened_wire.proven
+
+
+def test_the_notice_comes_after_the_answer_and_the_challenge_each_time() -> None:
+    lab = Lab()
+    lab.core.about = About(notice="Down on Sunday: é")
+    for _ in range(2):
+        alice = lab.peer(1).open()
+        lab.run()
+        assert [type(body) for body in alice.said] == [c.HandshakeOk, c.Challenge, c.Info]
+        assert alice.of(c.Info) == [c.Info("Down on Sunday: é")]
+        alice.close()
+        lab.run()
+
+
+def test_who_is_refused_gets_no_notice() -> None:
+    lab = Lab()
+    lab.core.about = About(notice="Down on Sunday")
+    other = Identity(identity(1).seeds[0], bytes(32))
+    lab.peer(1).open()
+    refused = lab.peer(other).open()
+    lab.run()
+    assert refused.said == [c.IdInUse()]
 
 
 def test_the_answer_comes_first_even_when_others_already_write(lab: Lab) -> None:
@@ -220,7 +243,7 @@ def test_too_many_handshakes_cost_no_key_exchange_and_say_try_later() -> None:
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "code"), [("/healthz", b"200"), ("/", b"404"), ("/ws", b"426")])
+@pytest.mark.parametrize(("path", "code"), [("/healthz", b"200"), ("/", b"200"), ("/nowhere", b"404"), ("/ws", b"426")])
 def test_plain_requests_are_answered_and_hung_up_on(path: str, code: bytes, lab: Lab) -> None:
     browser = lab.peer(1)
     browser.transport.arrive(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -3,6 +3,7 @@
 import re
 
 from relay.counters import Counters
+from relay.histogram import Histogram
 from relay.reasons import Ending, Refusal
 
 
@@ -16,7 +17,10 @@ def test_everything_starts_at_nothing() -> None:
     counters = Counters()
     for name in Counters.__slots__:
         value = getattr(counters, name)
-        assert value == 0 or not any(value.values())
+        if isinstance(value, Histogram):
+            assert (value.observed, value.total) == (0, 0)
+        else:
+            assert value == 0 or not any(value.values())
 
 
 def test_two_relays_do_not_count_together() -> None:

@@ -1,22 +1,30 @@
 """The HTTP side: upgrades, pages, and requests that are none."""
 
+import json
+from datetime import UTC, datetime
 from typing import Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import pages
+from keys.invite import RelayCard
+from relay import __version__, pages
+from relay.about import About
 from relay.entry import rate_key
+from relay.limits import Limits
 from relay.opening import Answer, Welcome
-from tests.relay.harness import KEY, upgrade
+from relay.ready import Condition
+from tests.relay.harness import KEY, Lab, upgrade
+from tests.wire.pair import SERVER
+from wire.limits import MAX_FRAME
 
 ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """What RFC 6455 §1.3 answers to the key of our requests."""
 
 
-def answer(request: bytes) -> Answer:
-    return pages.answer(request, lambda _: Welcome())
+def answer(request: bytes, lab: Lab | None = None) -> Answer:
+    return (lab or Lab()).core.pages.answer(request, lambda _: Welcome())
 
 
 def get(path: str, *headers: str) -> bytes:
@@ -82,12 +90,135 @@ def test_the_health_page(path: str) -> None:
     assert b"\r\nConnection: close\r\n" in reply.data
 
 
-@pytest.mark.parametrize("path", ["/", "/favicon.ico", "/../etc/passwd", "/metrics"])
+def body(reply: Answer) -> bytes:
+    return reply.data.partition(b"\r\n\r\n")[2]
+
+
+def headers(reply: Answer) -> dict[str, str]:
+    head = reply.data.partition(b"\r\n\r\n")[0].decode()
+    return dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+
+
+PAGES: Final = ["/", "/info", "/status", "/healthz", "/readyz"]
+
+
+def test_readiness() -> None:
+    lab = Lab()
+    assert body(answer(get("/readyz"), lab)) == b"started: the relay is starting\n"
+    lab.core.ready.met(Condition.STARTED)
+    assert status(answer(get("/readyz"), lab)) == b"HTTP/1.1 200 OK"
+    lab.core.ready.lost(Condition.NOT_DRAINING, "the relay was told to stop")
+    reply = answer(get("/readyz"), lab)
+    assert status(reply) == b"HTTP/1.1 503 Service Unavailable"
+    assert body(reply) == b"not_draining: the relay was told to stop\n"
+    assert status(answer(get("/healthz"), lab)) == b"HTTP/1.1 200 OK"
+
+
+def test_status_has_the_names_that_telefon_has() -> None:
+    lab = Lab()
+    lab.core.ready.met(Condition.STARTED)
+    lab.connect(1, 2)
+    lab.peer(3)
+    lab.advance(61.5)
+    told = json.loads(body(answer(get("/status"), lab)))
+    assert list(told) == ["started_at", "uptime_sec", "connections", "version", "status"]
+    started = datetime.fromisoformat(told["started_at"])
+    assert abs((datetime.now(UTC) - started).total_seconds()) < 60
+    assert told["uptime_sec"] == 61
+    assert told["connections"] == 2
+    assert told["version"] == __version__
+    assert told["status"] == "ok"
+    lab.core.ready.lost(Condition.NOT_DRAINING, "because")
+    assert json.loads(body(answer(get("/status"), lab)))["status"] == "not ready"
+
+
+def test_info_lets_a_client_pin_the_relay() -> None:
+    lab = Lab()
+    lab.core.listens_at("wss://relay.example/ws", is_set=True)
+    reply = answer(get("/info"), lab)
+    assert headers(reply)["Access-Control-Allow-Origin"] == "*"
+    told = json.loads(body(reply))
+    card = RelayCard.parse(told["relay_card"])
+    assert (card.url, card.public) == ("wss://relay.example/ws", SERVER.public)
+    assert told["x25519_public"] == SERVER.public.x_pub.hex()
+    assert told["ed25519_public"] == SERVER.public.ed_pub.hex()
+    assert (told["name"], told["version"], told["protocol_versions"]) == ("blindrelay", __version__, [2])
+    assert [told[name] for name in ("operator", "contact", "notice")] == [None, None, None]
+    assert told["push"] == {"offered": False, "kinds": None}
+    assert told["mailbox"] == {"offered": False}
+
+
+def test_info_tells_what_is_in_force() -> None:
+    limits = Limits(subscriptions=7, frames_per_second=0)
+    lab = Lab(limits, notifier=SERVER)
+    lab.core.about = About("n", "o", "c", "é", "https://docs.example")
+    told = json.loads(body(answer(get("/info"), lab)))
+    assert (told["name"], told["operator"], told["contact"], told["notice"]) == ("n", "o", "c", "é")
+    assert told["push"]["offered"] is True
+    for name, value in told["limits"].items():
+        assert value == getattr(limits, name, {"max_frame": MAX_FRAME}.get(name, value))
+    assert (told["limits"]["subscriptions"], told["limits"]["frames_per_second"]) == (7, 0)
+    assert told["limits"]["max_frame"] == MAX_FRAME
+
+
+def test_pages_are_made_anew_when_what_they_say_changed_and_only_then() -> None:
+    lab = Lab()
+    for path in ("/", "/info"):
+        lab.core.about = About("First")
+        first = body(answer(get(path), lab))
+        assert b"First" in first
+        assert body(answer(get(path), lab)) == first
+        lab.core.about = About("Second")
+        assert b"Second" in body(answer(get(path), lab))
+    lab.core.limits = Limits(subscriptions=9)
+    assert json.loads(body(answer(get("/info"), lab)))["limits"]["subscriptions"] == 9
+
+
+def test_what_is_true_now_is_not_kept_and_the_rest_not_for_long() -> None:
+    for path in PAGES:
+        caching = headers(answer(get(path)))["Cache-Control"]
+        assert caching == ("public, max-age=300" if path in ("/", "/info") else "no-store")
+
+
+def test_the_page_for_people_has_a_policy() -> None:
+    reply = answer(get("/"))
+    assert headers(reply)["Content-Type"] == "text/html; charset=utf-8"
+    assert headers(reply)["Content-Security-Policy"].startswith("default-src 'none'; ")
+    assert b"<h1>blindrelay</h1>" in body(reply)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_head_is_get_without_the_body(path: str) -> None:
+    lab = Lab()
+    full, head = (answer(get(path).replace(b"GET", method), lab) for method in (b"GET", b"HEAD"))
+    assert body(head) == b""
+    assert status(head) == status(full)
+    assert headers(head)["Content-Length"] == str(len(body(full)))
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"BREW"])
+def test_other_methods_are_refused_with_those_that_there_are(method: bytes) -> None:
+    for path in PAGES:
+        reply = answer(get(path).replace(b"GET", method))
+        assert status(reply) == b"HTTP/1.1 405 Method Not Allowed"
+        assert headers(reply)["Allow"] == "GET, HEAD"
+    for path in ("/ws", "/api0"):
+        reply = answer(upgrade(path).replace(b"GET", method, 1))
+        assert status(reply) == b"HTTP/1.1 405 Method Not Allowed"
+        assert headers(reply)["Allow"] == "GET"
+    assert status(answer(get("/nowhere").replace(b"GET", method))) == b"HTTP/1.1 404 Not Found"
+
+
+def test_balancers_that_speak_http_1_0_get_pages() -> None:
+    assert status(answer(get("/healthz").replace(b"HTTP/1.1", b"HTTP/1.0"))) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("path", ["/favicon.ico", "/../etc/passwd", "/metrics"])
 def test_everything_else_is_not_found(path: str) -> None:
     reply = answer(get(path))
     assert status(reply) == b"HTTP/1.1 404 Not Found"
     assert b"/ws" in reply.data
-    assert path == "/" or path.encode() not in reply.data
+    assert path.encode() not in reply.data
 
 
 @pytest.mark.parametrize("path", ["/ws", "/api0"])

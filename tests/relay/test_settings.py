@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import pytest
 
+from relay.about import MAX_CONTACT, MAX_NAME, MAX_NOTICE, MAX_OPERATOR, About
 from relay.limits import Limits
-from relay.settings import PREFIX, BadSettings, Settings, bracketed, load
+from relay.settings import PREFIX, BadSettings, Settings, bracketed, load, parse_admin
 
 SECRET: Final = "5ec7e7" * 10 + "5ec7"
 
@@ -43,7 +44,14 @@ GIVEN: Final[list[tuple[str, str, Any]]] = [
     ("url", "wss://relay.example/ws", "wss://relay.example/ws"),
     ("log_level", "warning", "warning"),
     ("drain", "1.5", 1.5),
+    ("admin", "[::1]:9601", "[::1]:9601"),
+    ("name", "Our relay", "Our relay"),
+    ("operator", "Alice & Bob", "Alice & Bob"),
+    ("contact", "mailto:ops@relay.example", "mailto:ops@relay.example"),
+    ("notice", "Down on Sunday.", "Down on Sunday."),
+    ("docs_url", "https://docs.example/", "https://docs.example/"),
 ]
+SWITCHES: Final = ["log_pseudonyms"]
 
 
 def flag(name: str) -> str:
@@ -54,7 +62,7 @@ def flag(name: str) -> str:
 
 
 def test_every_setting_is_tested_here() -> None:
-    assert {name for name, _, _ in GIVEN} | {"limits"} == set(Settings.model_fields)
+    assert {name for name, _, _ in GIVEN} | {"limits", *SWITCHES} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), GIVEN)
@@ -67,6 +75,35 @@ def test_a_flag(name: str, text: str, value: object) -> None:
 def test_a_variable(name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + name.upper(), text)
     assert getattr(read(), name) == value
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert getattr(read(), name) is False
+    assert getattr(read(flag(name)), name) is True
+    monkeypatch.setenv(PREFIX + name.upper(), "true")
+    assert getattr(read(), name) is True
+    assert getattr(read(flag(f"no_{name}")), name) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("127.0.0.1:9600", ("127.0.0.1", 9600)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:80", ("localhost", 80)),
+        ("off", None),
+        ("", None),
+    ],
+)
+def test_where_the_admin_listener_is(text: str, where: tuple[str, int] | None) -> None:
+    assert parse_admin(read("--admin", text).admin) == where
+
+
+def test_what_the_operator_says() -> None:
+    assert read().about == About()
+    about = read("--name", "a", "--operator", "b", "--contact", "c", "--notice", "d", "--docs-url", "https://e").about
+    assert about == About("a", "b", "c", "d", "https://e")
 
 
 def test_a_flag_stands_above_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +165,19 @@ BAD: Final = [
     ("port", "", "integer"),
     ("notifier_id", "0123", "[0-9a-fA-F]{16}"),
     ("url", "http://relay.example", "ws:// or wss://"),
+    ("admin", "9600", "127.0.0.1:9600"),
+    ("admin", ":9600", "127.0.0.1:9600"),
+    ("admin", "::1:9600", "[::1]:9600"),
+    ("admin", "[127.0.0.1]:9600", "127.0.0.1:9600"),
+    ("admin", "127.0.0.1:x", "127.0.0.1:9600"),
+    ("admin", "127.0.0.1:65536", "65535 at most"),
+    ("name", "", "at least 1"),
+    ("name", "x" * (MAX_NAME + 1), f"{MAX_NAME} are the most"),
+    ("operator", "x" * (MAX_OPERATOR + 1), f"{MAX_OPERATOR} are the most"),
+    ("contact", "x" * (MAX_CONTACT + 1), f"{MAX_CONTACT} are the most"),
+    ("notice", "x" * (MAX_NOTICE + 1), f"{MAX_NOTICE} are the most"),
+    ("notice", "a\x1b[2J", "U+001B"),
+    ("docs_url", "javascript:x", "https://"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
 ]
 

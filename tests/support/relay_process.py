@@ -39,6 +39,7 @@ class RelayProcess:
         arguments: further ones of the command line.
         drain: seconds over which its sessions are closed at the end.
         notifier_id: 8 bytes, written into the key file.
+        admin: where its admin listener listens; many run at once, so not on the default port.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RelayProcess:
         arguments: Sequence[str] = (),
         drain: float = 0.0,
         notifier_id: bytes | None = None,
+        admin: str = "off",
     ) -> None:
         keys = directory / "relay.keys"
         if not keys.exists():
@@ -57,7 +59,7 @@ class RelayProcess:
         run = sum(1 for _ in directory.glob("stdout-*"))
         self._out = directory / f"stdout-{run}"
         self._err = directory / f"stderr-{run}"
-        command = [sys.executable, "-m", "relay", "--port", "0", "--drain", str(drain), *arguments]
+        command = [sys.executable, "-m", "relay", "--port", "0", "--drain", str(drain), "--admin", admin, *arguments]
         for name, value in (limits or {}).items():
             command += [f"--limits.{name.replace('_', '-')}", str(value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
@@ -110,6 +112,22 @@ class RelayProcess:
         record = self.records[-1]
         assert record["event"] == "stopped", record
         return record
+
+    @property
+    def started(self) -> dict[str, Any]:
+        """The record that says what is on, which comes just after the relay listens."""
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline:
+            for record in self.records:
+                if record["event"] == "started":
+                    return record
+            time.sleep(0.01)
+        raise AssertionError(f"the relay does not say what is on:\n{self.output}")
+
+    @property
+    def admin_port(self) -> int:
+        """The port of the admin listener."""
+        return int(self.started["admin"].rpartition(":")[2])
 
     def memory(self) -> int:
         """Bytes of resident memory."""
