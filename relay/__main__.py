@@ -9,10 +9,14 @@ import uvloop
 
 from keys.errors import KeysError
 from relay import log
+from relay.access import AccessError
+from relay.admission import Admission
 from relay.app import CannotListenError, raise_file_limit, run
+from relay.callout_http import check_installed
 from relay.heap import keep_heap
 from relay.own_keys import find_keys
 from relay.settings import BadSettings, load
+from relay.tokens import token_source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load(sys.argv[1:] if arguments is None else arguments, os.environ)
         found = find_keys(settings, os.environ)
-    except (BadSettings, KeysError) as error:
+        admission = Admission(token_source(settings.token_file, os.environ), settings.allow_file, settings.deny_file)
+        if settings.admission_url:
+            check_installed()
+        settings.limits.check_files()
+    except (BadSettings, KeysError, AccessError, ValueError) as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 2
     log.configure(settings.log_level)
@@ -28,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_heap()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, found))
+            runner.run(run(settings, found, admission))
     except CannotListenError as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 1

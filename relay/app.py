@@ -12,6 +12,9 @@ from websockets.frames import CloseCode
 from keys.files import ServerKeys
 from keys.invite import RelayCard
 from relay import __version__
+from relay.access import AccessError
+from relay.admission import Admission
+from relay.callout_http import HttpCallout
 from relay.core import Core
 from relay.log import log_loop_error
 from relay.metered import HOLD_SHUTDOWN
@@ -38,10 +41,13 @@ class Relay:
     Args:
         settings: where to listen, and the limits.
         keys: the relay's own keys and whom it lets push.
+        admission: who may use it; everybody without it.
     """
 
-    def __init__(self, settings: Settings, keys: ServerKeys) -> None:
+    def __init__(self, settings: Settings, keys: ServerKeys, admission: Admission | None = None) -> None:
         self._settings = settings
+        self._admission = admission
+        self._callout: HttpCallout | None = None
         self._keys = keys
         self._core: Core | None = None
         self._server: asyncio.Server | None = None
@@ -55,7 +61,19 @@ class Relay:
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_loop_error)
-        core = Core(loop, self._keys.identity, self._settings.limits, self._keys.notifier_id)
+        settings = self._settings
+        if settings.admission_url:
+            self._callout = HttpCallout(settings.admission_url, settings.limits, loop, tell=settings.admission_address)
+        core = Core(
+            loop,
+            self._keys.identity,
+            settings.limits,
+            self._keys.notifier_id,
+            admission=self._admission,
+            callout=self._callout,
+        )
+        if settings.decommission:
+            core.entry.decommission(settings.decommission)
         self._server = await loop.create_server(
             lambda: Session(core), self._settings.host, self._settings.port, backlog=_BACKLOG
         )
@@ -104,6 +122,8 @@ class Relay:
             connection.transport.abort()
         await self._until(lambda: not core.connections, 0.2)
         self._pulse.stop()
+        if self._callout is not None:
+            await self._callout.close()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> None:
         """Wait for something that happens in callbacks, for so long at most."""
@@ -123,8 +143,18 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def run(settings: Settings, found: FoundKeys) -> None:
-    """Serve until SIGTERM or SIGINT.
+def reload(relay: Relay) -> None:
+    """Read tokens and lists anew; what cannot be used leaves what was in force."""
+    try:
+        relay.core.entry.reload()
+    except AccessError as error:
+        structlog.get_logger().error("reload_failed", problems=str(error).splitlines())
+    else:
+        structlog.get_logger().info("reloaded")
+
+
+async def run(settings: Settings, found: FoundKeys, admission: Admission) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads tokens and lists anew.
 
     Raises:
         CannotListenError: the address cannot be listened on.
@@ -132,13 +162,14 @@ async def run(settings: Settings, found: FoundKeys) -> None:
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    relay = Relay(settings, found.keys)
+    relay = Relay(settings, found.keys, admission)
     try:
         await relay.start()
     except OSError as error:
         raise CannotListenError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload, relay)
     public = found.keys.identity.public
     if found.minted is not None:
         card = RelayCard(public, settings.url_at(relay.port))

@@ -8,9 +8,12 @@ from websockets.frames import CloseCode
 
 from keys.identity import Identity
 from keys.primitives import random_bytes
+from relay.admission import Admission
+from relay.callout import Asker
 from relay.claims import Queue
 from relay.control import Control
 from relay.counters import Counters
+from relay.door import Door
 from relay.entry import Entry
 from relay.guard import Buckets, ReplayMemory
 from relay.hub import Change, Hub, Presence
@@ -33,6 +36,8 @@ class Core:
         limits: see :class:`relay.limits.Limits`.
         notifier_id: the client id (8 bytes) of the push notifier, if there is one.
         random: gives nonces, challenges and ping payloads.
+        admission: who may use the relay; everybody without it.
+        callout: asks the operator's own service about each client, if there is one.
     """
 
     def __init__(
@@ -42,6 +47,8 @@ class Core:
         limits: Limits,
         notifier_id: bytes | None = None,
         random: Random = random_bytes,
+        admission: Admission | None = None,
+        callout: Asker | None = None,
     ) -> None:
         self.loop = loop
         self.clock: Callable[[], float] = loop.time
@@ -49,12 +56,15 @@ class Core:
         self.limits = limits
         self.notifier_id = notifier_id
         self.random = random
+        self.admission = admission or Admission()
+        self.callout = callout
         self.counters = Counters()
         self.turns = Turns(loop, limits.slice)
         self.hub: Hub[Session] = Hub()
         self.sessions = self.hub.sessions
         self.presence: Presence[Session] = Presence(limits.presence_per_second, limits.presence_burst)
         self.budget: Budget[Session] = Budget(limits)
+        self.subscriptions = 0
         self.partial_used = 0
         self.partials: dict[MeteredSocket, None] = {}
         self.handshakes_seen = ReplayMemory(limits.replay_ring, limits.replay_keys, random)
@@ -62,6 +72,7 @@ class Core:
         self.handshake_rate = Buckets(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys, random)
         self.claims: Queue[Session] = Queue(limits.claim_queue)
         self.control = Control(self)
+        self.door = Door(self)
         self.entry = Entry(self)
         # In the order of their deadlines, which are equal: the pulse looks at the front alone.
         self.connections: dict[Session, None] = {}
@@ -92,6 +103,7 @@ class Core:
             return
         self.counters.sessions = len(self.sessions)
         if session.watching is not None:
+            self.subscriptions -= len(session.watching)
             self.presence.unwatch(session, session.watching)
             session.watching = None
         session.presence = session.refusals = session.refused = None
@@ -104,6 +116,7 @@ class Core:
         self.closing.pop(session, None)
         if self._heaviest is session.outbox:
             self._heaviest, self._next_scan = None, 0.0
+        self.door.left(session)
         if session in self.connections:
             del self.connections[session]
             self.counters.connections = len(self.connections)
