@@ -40,7 +40,7 @@ class HttpCallout(Callout):
     def __init__(self, url: str, limits: Limits, loop: asyncio.AbstractEventLoop, *, tell: bool) -> None:
         super().__init__(self._ask_service, limits, loop)
         self._url = url
-        self._tell = tell
+        self._tells_addresses = tell
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -63,7 +63,7 @@ class HttpCallout(Callout):
 
     async def _ask_service(self, public: PublicIdentity, address: bytes) -> Answer:
         question = {"id": public.id.hex(), "x25519": public.x_pub.hex(), "ed25519": public.ed_pub.hex()}
-        if self._tell and address:
+        if self._tells_addresses and address:
             question["address"] = address_text(address)
         # A redirect would carry the question to somebody who was not named.
         async with self._client().post(self._url, json=question, allow_redirects=False) as response:

@@ -12,7 +12,7 @@ from relay import limits
 from relay.limits import KIB, MIB, Limits, available_memory, default_total_queue
 
 NAMES: Final = [field.name for field in fields(Limits)]
-CAN_BE_OFF: Final = [name for name in NAMES if name.endswith("_per_second") or name == "subscriptions"]
+CAN_BE_OFF: Final = [name for name in NAMES if name.endswith("_per_second") or name in limits._CAN_BE_OFF]
 
 make: Final[Callable[..., Limits]] = Limits
 

@@ -41,6 +41,12 @@ GIVEN: Final[list[tuple[str, str, Any]]] = [
     ("keys", "/run/relay.keys", Path("/run/relay.keys")),
     ("notifier_id", "0123456789abcdEF", "0123456789abcdEF"),
     ("url", "wss://relay.example/ws", "wss://relay.example/ws"),
+    ("token_file", "/run/tokens", Path("/run/tokens")),
+    ("allow_file", "/run/allow", Path("/run/allow")),
+    ("deny_file", "/run/deny", Path("/run/deny")),
+    ("admission_url", "https://id.example/may", "https://id.example/may"),
+    ("admission_address", "true", True),
+    ("decommission", "We close in May.", "We close in May."),
     ("log_level", "warning", "warning"),
 ]
 
@@ -127,6 +133,13 @@ BAD: Final = [
     ("port", "", "integer"),
     ("notifier_id", "0123", "[0-9a-fA-F]{16}"),
     ("url", "http://relay.example", "ws:// or wss://"),
+    ("token_file", "", "it is empty"),
+    ("admission_url", "http://id.example/may", "https://"),
+    ("admission_url", "https:///may", "https://"),
+    ("admission_url", "ftp://id.example/may", "https://"),
+    ("admission_url", "https://user:word@id.example/may", "no name or password"),
+    ("admission_address", "perhaps", "boolean"),
+    ("decommission", "x" * 2001, "2000"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
 ]
 
