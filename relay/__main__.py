@@ -23,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop; returns the exit status: 0, or 2 when the settings or keys cannot be used, or 1."""
     try:
         settings = load(sys.argv[1:] if arguments is None else arguments, os.environ)
-        found = find_keys(settings, os.environ)
         admission = Admission(token_source(settings.token_file, os.environ), settings.allow_file, settings.deny_file)
         if settings.admission_url:
             check_installed()
         settings.limits.check_files()
+        # Last: it may mint keys, and a relay that cannot start must not leave any.
+        found = find_keys(settings, os.environ)
     except (BadSettings, KeysError, AccessError, ValueError) as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 2

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +40,9 @@ class RelayProcess:
         limits: fields of `relay.limits.Limits`.
         arguments: further ones of the command line.
         notifier_id: 8 bytes, written into the key file.
+        variables: further ones of its environment.
+        files: how many it may open.
+        warned: events of level warning and above that are part of the test.
     """
 
     def __init__(
@@ -47,11 +52,15 @@ class RelayProcess:
         limits: Mapping[str, float] | None = None,
         arguments: Sequence[str] = (),
         notifier_id: bytes | None = None,
+        variables: Mapping[str, str] | None = None,
+        files: int | None = None,
+        warned: Sequence[str] = (),
     ) -> None:
         keys = directory / "relay.keys"
         if not keys.exists():
             write_server_keys(keys, ServerKeys(Identity.generate(), notifier_id))
         self._told = False
+        self._warned = frozenset(warned)
         run = sum(1 for _ in directory.glob("stdout-*"))
         self._out = directory / f"stdout-{run}"
         self._err = directory / f"stderr-{run}"
@@ -60,9 +69,11 @@ class RelayProcess:
             command += [f"--limits.{name.replace('_', '-')}", str(value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         environment["RELAY_DATA_DIR"] = str(directory)
+        environment |= variables or {}
+        before = None if files is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=before
             )
         try:
             url, port, x_pub = self._await_listening()
@@ -109,6 +120,11 @@ class RelayProcess:
         assert record["event"] == "stopped", record
         return record
 
+    def processor(self) -> float:
+        """Seconds of processor time so far."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def memory(self) -> int:
         """Bytes of resident memory."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
@@ -151,5 +167,6 @@ class RelayProcess:
         output = self.output
         assert "Traceback" not in output, output
         assert "internal_error" not in output, output
-        assert all(record["level"] in ("debug", "info") for record in self.records), output
+        loud = {record["event"] for record in self.records if record["level"] not in ("debug", "info")}
+        assert loud == self._warned, output
         assert killed or self.stopped
