@@ -71,6 +71,8 @@ class Limits:
     # Opening: nobody is known yet, so a stranger may hold little and not for long.
     opening_deadline: float = 10.0
     """TCP accept to a valid handshake request; a phone on a bad network needs about 3."""
+    request_size: int = 16 * KIB
+    """The HTTP request; browsers send under 2 KiB, cookies of a shared domain may add 8."""
     opening_grace: float = 1.0
     """How old an unfinished opening must be to give way to a newcomer when there is no room: three round trips."""
     connections: int = default_connections()
@@ -79,8 +81,6 @@ class Limits:
     """TCP connections beyond that, so that there is room to say 503 and to answer health checks."""
     connections_per_address: int = default_connections_per_address()
     """WebSockets of one address (IPv4 /32, IPv6 /64): a university or a carrier's NAT shows thousands as one."""
-    request_size: int = 16 * KIB
-    """The HTTP request; browsers send under 2 KiB, cookies of a shared domain may add 8."""
     handshakes_per_second: float = 20.0
     """Per address (IPv4 /32, IPv6 /64), before any key exchange is computed: about half a percent of a core."""
     handshakes_burst: int = 1000

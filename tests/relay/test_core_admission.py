@@ -123,13 +123,15 @@ def test_an_open_relay_selects_the_subprotocol_that_is_offered() -> None:
 
 
 def with_lists(tmp_path: Path, *, allow: str | None = None, deny: str | None = None) -> Lab:
-    files = []
-    for name, text in (("allow", allow), ("deny", deny)):
+    def written(name: str, text: str | None) -> Path | None:
+        if text is None:
+            return None
         path = tmp_path / name
-        if text is not None:
-            path.write_text(text)
-        files.append(None if text is None else path)
-    return Lab(Limits(handshakes_per_second=0), admission=Admission(None, *files))
+        path.write_text(text)
+        return path
+
+    admission = Admission(None, written("allow", allow), written("deny", deny))
+    return Lab(Limits(handshakes_per_second=0), admission=admission)
 
 
 def test_a_denied_address_gets_a_403(tmp_path: Path) -> None:
