@@ -1,7 +1,6 @@
 """The HTTP of `relay.callout`: one POST for each question, by aiohttp (the extra `callout`)."""
 
 import asyncio
-import importlib.util
 import json
 from ipaddress import IPv4Address, IPv6Network
 from typing import TYPE_CHECKING, Final
@@ -23,8 +22,10 @@ def check_installed() -> None:
     Raises:
         AccessError: it is; the text says how to install it.
     """
-    if importlib.util.find_spec("aiohttp") is None:
-        raise AccessError("--admission-url needs the extra `callout`: pip install 'blindrelay[callout]'")
+    try:
+        import aiohttp  # noqa: F401 - an extra: only who uses this has it
+    except ImportError:
+        raise AccessError("--admission-url needs the extra `callout`: pip install 'blindrelay[callout]'") from None
 
 
 class HttpCallout(Callout):
@@ -49,7 +50,7 @@ class HttpCallout(Callout):
             await self._session.close()
 
     def _client(self) -> "aiohttp.ClientSession":
-        import aiohttp  # an extra: only who uses this has it
+        import aiohttp
 
         if self._session is None:
             # No proxy from the environment, no cookies: a question goes to the service that was named and is forgotten.

@@ -1,8 +1,8 @@
 """The first decisions about a connection, made from its HTTP request alone, before any key exchange (PROTOCOL.md §8.8).
 
 In this order, the cheapest first and the place last, so that only who is let in takes one: room, the address, its
-handshakes, its token, its connections. Whoever is refused gets an HTTP reply in place of the WebSocket; `Retry-After` is the time after
-which it can be otherwise.
+handshakes, its token, its connections. Whoever is refused gets an HTTP reply in place of the WebSocket; `Retry-After`
+is the time after which it can be otherwise.
 """
 
 from http import HTTPStatus

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from relay.access import AccessError
 from relay.callout import Answer, Answers, Callout
-from relay.callout_http import HttpCallout, address_text, read_answer
+from relay.callout_http import HttpCallout, address_text, check_installed, read_answer
 from relay.limits import Limits
 from tests.relay.harness import identity
 from tests.support.clients import WAIT, run_async
@@ -305,3 +307,10 @@ async def test_a_service_that_is_not_there() -> None:
         assert await ask(asking, ALICE) is Answer.FAILED
     finally:
         await asking.close()
+
+
+def test_without_the_library_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_installed()
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(AccessError, match=r"pip install 'blindrelay\[callout\]'"):
+        check_installed()
