@@ -112,7 +112,7 @@ class Admission:
 
     # --- Closing down ------------------------------------------------------------------------------------------------
 
-    def decommission(self, notice: str, known: Callable[[bytes], bool]) -> None:
+    def decommission(self, notice: str, who_is_known: Callable[[], Callable[[bytes], bool]]) -> None:
         """Take no new clients from now on, or again if `notice` is empty.
 
         With an allow-file those whom it names stay welcome, as before; without one, those whom this process knows.
@@ -120,7 +120,7 @@ class Admission:
 
         Args:
             notice: what is told to whoever is refused, and to those who stay.
-            known: tells of an X25519 key whether it was seen before this moment.
+            who_is_known: called when this begins, gives a test for X25519 keys that were seen before this moment.
 
         Raises:
             ValueError: the notice is too long.
@@ -130,7 +130,7 @@ class Admission:
         if not notice:
             self._known = None
         elif self._known is None:
-            self._known = known
+            self._known = who_is_known()
         self.notice = notice
 
 

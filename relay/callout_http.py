@@ -25,7 +25,9 @@ def check_installed() -> None:
     try:
         import aiohttp  # noqa: F401 - an extra: only who uses this has it
     except ImportError:
-        raise AccessError("--admission-url needs the extra `callout`: pip install 'blindrelay[callout]'") from None
+        raise AccessError(
+            "--admission-url needs the extra `callout`: pip install -c constraints.txt '.[callout]'"
+        ) from None
 
 
 class HttpCallout(Callout):

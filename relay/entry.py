@@ -157,9 +157,10 @@ class Entry:
             ValueError: the notice is too long.
         """
         core = self._core
-        here = [session.public.x_pub for session in core.sessions.values()]
         told = core.admission.notice
-        core.admission.decommission(notice, core.handshakes_seen.known(here))
+        core.admission.decommission(
+            notice, lambda: core.handshakes_seen.known(session.public.x_pub for session in core.sessions.values())
+        )
         if notice and notice != told:
             core.turns.task(self._tell(list(core.sessions.values()), notice))
 

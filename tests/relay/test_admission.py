@@ -83,28 +83,28 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 def test_closing_down_keeps_those_who_are_known(tmp_path: Path) -> None:
     admission = Admission(None, None, listed(tmp_path / "deny", BOB.hex()))
-    admission.decommission("We close.", frozenset((ALICE, BOB)).__contains__)
+    admission.decommission("We close.", lambda: frozenset((ALICE, BOB)).__contains__)
     assert admission.judge(HOME, ALICE) is Verdict.WELCOME
     assert admission.judge(HOME, BOB) is Verdict.DENIED
     assert admission.judge(HOME, CAROL) is Verdict.DECOMMISSIONED
     # Another notice does not let those in who came meanwhile.
-    admission.decommission("We close tomorrow.", frozenset((CAROL,)).__contains__)
+    admission.decommission("We close tomorrow.", lambda: frozenset((CAROL,)).__contains__)
     assert admission.notice == "We close tomorrow."
     assert admission.judge(HOME, CAROL) is Verdict.DECOMMISSIONED
-    admission.decommission("", frozenset().__contains__)
+    admission.decommission("", lambda: frozenset().__contains__)
     assert admission.judge(HOME, CAROL) is Verdict.WELCOME
 
 
 def test_closing_down_with_a_list_keeps_those_on_it(tmp_path: Path) -> None:
     admission = Admission(None, listed(tmp_path / "allow", ALICE.hex()))
-    admission.decommission("We close.", frozenset((CAROL,)).__contains__)
+    admission.decommission("We close.", lambda: frozenset((CAROL,)).__contains__)
     assert admission.judge(HOME, ALICE) is Verdict.WELCOME
     assert admission.judge(HOME, CAROL) is Verdict.DECOMMISSIONED
 
 
 def test_a_notice_that_no_client_takes() -> None:
     with pytest.raises(ValueError, match="2001 characters"):
-        Admission().decommission("x" * 2001, frozenset().__contains__)
+        Admission().decommission("x" * 2001, lambda: frozenset().__contains__)
 
 
 @pytest.mark.parametrize("text", ["", "short", "x" * 2000, "ж" * 100, "x" + "𝄞" * 40])
