@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.access import AccessError
 from relay.opening import Opening
@@ -107,3 +109,13 @@ def test_an_empty_variable_is_no_open_door() -> None:
     assert source is not None
     with pytest.raises(AccessError, match="RELAY_TOKEN holds no token"):
         source.read()
+
+
+ascii_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
+
+
+@given(ascii_text | ascii_text.map("token=".__add__), ascii_text, ascii_text | ascii_text.map("Bearer ".__add__))
+def test_whatever_is_shown_is_a_token_or_none(query: str, protocols: str, authorization: str) -> None:
+    found = shown(opening(query, sec_websocket_protocol=protocols, authorization=authorization))
+    assert found is None or not Tokens([ONE]).valid(found.token + "!")
+    assert (found is not None) or not authorization.lower().startswith("bearer ")
