@@ -15,7 +15,9 @@ RUN python -m venv --without-pip /venv
 # The dependencies before the source: this layer is made again only when one of these two files changes. Wheels only: the
 # image has no compiler, and a missing wheel should say so.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+# EXTRAS names further ones, such as `callout`, with blanks between them.
+ARG EXTRAS=
+RUN python -c "import sys, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(line for extra in sys.argv[1:] for line in p['optional-dependencies'][extra]), sep='\n')" $EXTRAS > requirements.txt \
  && pip --python /venv/bin/python install --no-compile --only-binary :all: --constraint constraints.txt --requirement requirements.txt \
  && pip install --constraint constraints.txt setuptools
 COPY README.md LICENSE ./

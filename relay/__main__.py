@@ -9,18 +9,39 @@ import uvloop
 
 from keys.errors import KeysError
 from relay import log
+from relay.access import AccessError
+from relay.admission import Admission
 from relay.app import CannotListenError, raise_file_limit, run
+from relay.callout_http import check_installed
 from relay.heap import keep_heap
 from relay.own_keys import find_keys
-from relay.settings import BadSettings, load
+from relay.settings import BadSettings, Settings, load
+from relay.tokens import token_source
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse limits for which this process may not open enough files.
+
+    Raises:
+        BadSettings: tells how many it may open.
+    """
+    try:
+        settings.limits.check_files()
+    except ValueError as error:
+        raise BadSettings(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop; returns the exit status: 0, or 2 when the settings or keys cannot be used, or 1."""
     try:
         settings = load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        admission = Admission(token_source(settings.token_file, os.environ), settings.allow_file, settings.deny_file)
+        if settings.admission_url:
+            check_installed()
+        check_files(settings)
+        # Last: it may mint keys, and a relay that cannot start must not leave any.
         found = find_keys(settings, os.environ)
-    except (BadSettings, KeysError) as error:
+    except (BadSettings, KeysError, AccessError) as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 2
     log.configure(settings.log_level)
@@ -28,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_heap()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, found))
+            runner.run(run(settings, found, admission))
     except CannotListenError as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 1

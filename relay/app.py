@@ -13,6 +13,9 @@ import structlog
 from keys.files import ServerKeys
 from keys.invite import RelayCard
 from relay import __version__
+from relay.access import AccessError
+from relay.admission import Admission
+from relay.callout_http import HttpCallout
 from relay.core import Core
 from relay.drain import Drain
 from relay.heap import quiet_collector
@@ -41,10 +44,13 @@ class Relay:
     Args:
         settings: where to listen, and the limits.
         keys: the relay's own keys and whom it lets push.
+        admission: who may use it; everybody without it.
     """
 
-    def __init__(self, settings: Settings, keys: ServerKeys) -> None:
+    def __init__(self, settings: Settings, keys: ServerKeys, admission: Admission | None = None) -> None:
         self._settings = settings
+        self._admission = admission
+        self._callout: HttpCallout | None = None
         self._keys = keys
         self._core: Core | None = None
         self._server: asyncio.Server | None = None
@@ -62,14 +68,21 @@ class Relay:
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_loop_error)
+        settings = self._settings
+        if settings.admission_url:
+            self._callout = HttpCallout(settings.admission_url, settings.limits, loop, tell=settings.admission_address)
         core = Core(
             loop,
             self._keys.identity,
-            self._settings.limits,
+            settings.limits,
             self._keys.notifier_id,
-            about=self._settings.about,
-            journal=Journal(loop.time()) if self._settings.log_pseudonyms else None,
+            about=settings.about,
+            journal=Journal(loop.time()) if settings.log_pseudonyms else None,
+            admission=self._admission,
+            callout=self._callout,
         )
+        if settings.decommission:
+            core.entry.decommission(settings.decommission)
         await self._start_admin(core)
         self._server = await loop.create_server(
             lambda: Session(core), self._settings.host, self._settings.port, backlog=_BACKLOG
@@ -124,6 +137,8 @@ class Relay:
         self._watch.stop()
         if self._admin is not None:
             self._admin.close()
+        if self._callout is not None:
+            await self._callout.close()
 
 
 def raise_file_limit() -> None:
@@ -163,8 +178,18 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def run(settings: Settings, found: FoundKeys) -> None:
-    """Serve until SIGTERM or SIGINT.
+def reload(relay: Relay) -> None:
+    """Read tokens and lists anew; what cannot be used leaves what was in force."""
+    try:
+        relay.core.entry.reload()
+    except AccessError as error:
+        structlog.get_logger().error("reload_failed", problems=str(error).splitlines())
+    else:
+        structlog.get_logger().info("reloaded")
+
+
+async def run(settings: Settings, found: FoundKeys, admission: Admission) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads tokens and lists anew.
 
     Raises:
         CannotListenError: the address cannot be listened on.
@@ -172,7 +197,7 @@ async def run(settings: Settings, found: FoundKeys) -> None:
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    relay = Relay(settings, found.keys)
+    relay = Relay(settings, found.keys, admission)
     try:
         await relay.start()
     except OSError as error:
@@ -180,6 +205,7 @@ async def run(settings: Settings, found: FoundKeys) -> None:
     quiet_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload, relay)
     public = found.keys.identity.public
     if found.minted is not None:
         card = RelayCard(public, settings.url_at(relay.port))

@@ -1,6 +1,6 @@
 """Frames for the server: the only ones that the relay opens (PROTOCOL.md §7)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from relay.session import Session
 
 
+_SHARES: Final = 256
+"""A session may watch the 1/256 part of the subscriptions that are free, its own included."""
+
+
 class Control:
     """Obeys the commands of clients."""
 
@@ -27,8 +31,13 @@ class Control:
         self._introductions_pair = Buckets(
             limits.introductions_pair_per_second, limits.introductions_pair_burst, keys, random
         )
+        self._introductions_target = Buckets(
+            limits.introductions_target_per_second, limits.introductions_target_burst, keys, random
+        )
         self._wakes = Buckets(limits.wakes_per_second, limits.wakes_burst, keys, random)
         self._wakes_pair = Buckets(limits.wakes_pair_per_second, limits.wakes_pair_burst, keys, random)
+        self._wakes_target = Buckets(limits.wakes_target_per_second, limits.wakes_target_burst, keys, random)
+        self._registrations = Buckets(limits.registrations_per_second, limits.registrations_burst, keys, random)
 
     def command_received(self, session: "Session", message: bytes) -> bool:
         """Take one frame for the server; True when the session's reads were held or it is over."""
@@ -60,7 +69,15 @@ class Control:
 
     def expire(self, now: float) -> None:
         """Forget buckets that are full again."""
-        for buckets in (self._introductions, self._introductions_pair, self._wakes, self._wakes_pair):
+        for buckets in (
+            self._introductions,
+            self._introductions_pair,
+            self._introductions_target,
+            self._wakes,
+            self._wakes_pair,
+            self._wakes_target,
+            self._registrations,
+        ):
             buckets.forget_full(now)
 
     def _obey(self, session: "Session", body: c.ClientBody) -> None:
@@ -83,20 +100,28 @@ class Control:
             session.watching = {}
         watching = session.watching
         asked = list(dict.fromkeys(body.x_pubs))
-        most = core.limits.subscriptions or len(watching) + len(asked)
+        before = len(watching)
+        most = core.limits.subscriptions or before + len(asked)
+        total, refusal = core.limits.subscriptions_total, Refusal.TOO_MANY_SUBSCRIPTIONS
+        if total:
+            # A share of what is free, not of the total: however many take theirs, something is left for the next.
+            share = max(0, total - core.subscriptions + before) // _SHARES
+            if share < most:
+                most, refusal = share, Refusal.SUBSCRIPTIONS_FULL
         refused = 0
         for x_pub in asked:
             if x_pub in watching or len(watching) < most:
                 watching[x_pub] = None
             else:
                 refused += 1
+        core.subscriptions += len(watching) - before
         kept = [x_pub for x_pub in asked if x_pub in watching]
         core.presence.watch(session, kept)
         for x_pub in kept:
             if core.hub.online(x_pub) is not None:
                 session.note_presence(x_pub, Change.ONLINE)
         if refused:
-            self._refused(Refusal.TOO_MANY_SUBSCRIPTIONS, refused)
+            self._refused(refusal, refused)
             session.send(c.Info(f"This relay tells you of {most} contacts at most; {refused} more are not watched."))
         if not session.outbox.stalled:
             session.tell_presence()
@@ -105,10 +130,12 @@ class Control:
         watching = session.watching
         if watching is None:
             return
+        before = len(watching)
         for x_pub in body.x_pubs:
             watching.pop(x_pub, None)
             if session.presence is not None:
                 session.presence.pop(x_pub, None)
+        self._core.subscriptions -= before - len(watching)
         self._core.presence.unwatch(session, body.x_pubs)
         if not watching:
             session.watching = None
@@ -122,6 +149,8 @@ class Control:
         target = self._core.sessions.get(body.target_id)
         if target is None:
             self._refused(Refusal.OFFLINE)
+        elif not self._introductions_target.allow(body.target_id, now):
+            self._refused(Refusal.TARGET_RATE)
         elif not target.send(c.IntroFrom(session.public.x_pub, session.public.ed_pub, body.nickname)):
             self._refused(Refusal.RECIPIENT_FULL)
         else:
@@ -137,6 +166,9 @@ class Control:
             self._refused(Refusal.TARGET_AWAKE)
         elif not (self._wakes_pair.allow(session.id + body.target_id, now) and self._wakes.allow(session.id, now)):
             self._refused(Refusal.RATE)
+        elif not self._wakes_target.allow(body.target_id + bytes((body.is_message,)), now):
+            # Messages and calls apart: whoever crowds out the ones has not yet silenced the others.
+            self._refused(Refusal.TARGET_RATE)
         elif notifier.send(body):
             core.counters.wakes += 1
         else:
@@ -146,7 +178,9 @@ class Control:
         notifier = self._notifier()
         if notifier is None:
             return
-        if notifier.send(c.PushForward(session.id, body.kind, body.token)):
+        if not self._registrations.allow(session.id, self._core.clock()):
+            self._refused(Refusal.RATE)
+        elif notifier.send(c.PushForward(session.id, body.kind, body.token)):
             self._core.counters.push_registrations += 1
         else:
             self._refused(Refusal.RECIPIENT_FULL)

@@ -9,9 +9,12 @@ from websockets.frames import CloseCode
 from keys.identity import Identity
 from keys.primitives import random_bytes
 from relay.about import About
+from relay.admission import Admission
+from relay.callout import Asker
 from relay.claims import Queue
 from relay.control import Control
 from relay.counters import Counters
+from relay.door import Door
 from relay.entry import Entry
 from relay.guard import Buckets, ReplayMemory
 from relay.hub import Change, Hub, Presence
@@ -39,6 +42,8 @@ class Core:
         random: gives nonces, challenges and ping payloads.
         about: what the operator says of the relay; its notice goes to every client.
         journal: takes a line for each session under a pseudonym; without one there is no such line.
+        admission: who may use the relay; everybody without it.
+        callout: asks the operator's own service about each client, if there is one.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class Core:
         random: Random = random_bytes,
         about: About | None = None,
         journal: Journal | None = None,
+        admission: Admission | None = None,
+        callout: Asker | None = None,
     ) -> None:
         self.loop = loop
         self.clock: Callable[[], float] = loop.time
@@ -60,12 +67,15 @@ class Core:
         self.about = about or About()
         self.journal = journal
         self.ready = Ready()
+        self.admission = admission or Admission()
+        self.callout = callout
         self.counters = Counters()
         self.turns = Turns(loop, limits.slice)
         self.hub: Hub[Session] = Hub()
         self.sessions = self.hub.sessions
         self.presence: Presence[Session] = Presence(limits.presence_per_second, limits.presence_burst)
         self.budget: Budget[Session] = Budget(limits)
+        self.subscriptions = 0
         self.partial_used = 0
         self.partials: dict[MeteredSocket, None] = {}
         self.handshakes_seen = ReplayMemory(limits.replay_ring, limits.replay_keys, random)
@@ -73,6 +83,7 @@ class Core:
         self.handshake_rate = Buckets(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys, random)
         self.claims: Queue[Session] = Queue(limits.claim_queue)
         self.control = Control(self)
+        self.door = Door(self)
         self.entry = Entry(self)
         # Each with the time at which it was accepted.
         self.connections: dict[Session, float] = {}
@@ -116,6 +127,7 @@ class Core:
             age = now - self.connections.get(session, now)
             self.journal.ended(session, session.ended or Ending.CLIENT, age, session.malformed, now)
         if session.watching is not None:
+            self.subscriptions -= len(session.watching)
             self.presence.unwatch(session, session.watching)
             session.watching = None
         session.presence = session.refusals = session.refused = None
@@ -128,6 +140,7 @@ class Core:
         self.closing.pop(session, None)
         if self._heaviest is session.outbox:
             self._heaviest, self._next_scan = None, 0.0
+        self.door.left(session)
         if session in self.connections:
             del self.connections[session]
             ending = session.ended or Ending.CLIENT

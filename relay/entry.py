@@ -1,15 +1,20 @@
 """From a fresh connection to a session: the opening, the handshake, and whose the id is (PROTOCOL.md §8.2, §8.3)."""
 
+from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from websockets.frames import CloseCode
 
 from keys.identity import PublicIdentity
+from relay.admission import Verdict as Admitted
+from relay.admission import short_reason
+from relay.callout import Answer, Asker
 from relay.claims import Verdict, decide
 from relay.hub import Change
-from relay.metered import HOLD_CLAIM
+from relay.metered import HOLD_CALLOUT, HOLD_CLAIM
 from relay.opening import Opening, Welcome
 from relay.reasons import Ending
 from relay.replies import Reply
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from relay.core import Core
 
 _PING_SIZE = 8
+_NOT_OPEN: Final = "this relay is not open to you"
 
 
 class Entry:
@@ -47,6 +53,7 @@ class Entry:
             session.abort(Ending.SHUTDOWN)
             return
         core.opening[session] = now
+        core.door.accepted(session)
 
     def admit(self, session: Session, opening: Opening) -> Welcome | Reply:
         """Decide about an opening: let it become a WebSocket, or refuse it by a reply. Nobody is known yet."""
@@ -57,7 +64,7 @@ class Entry:
         # The nearest proxy appends what it saw itself; what stands before it is the client's claim.
         hop = None if hops is None else hops.rpartition(",")[2].strip()
         session.address = rate_key(peer[0] if isinstance(peer, tuple) else "", hop)
-        return Welcome()
+        return self._core.door.admit(session, opening)
 
     # --- Handshake ---------------------------------------------------------------------------------------------------
 
@@ -84,10 +91,14 @@ class Entry:
         session.id = hello.public.id
         if hello.version != PROTOCOL_VERSION:
             self._refuse(session, c.BadVersion(), Ending.BAD_VERSION, "this relay speaks version 2")
+        elif not self._judged(session, address):
+            return True
         elif not core.handshakes_seen.first_time(hello.public.x_pub, hello.nonce):
             session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, "a handshake is accepted once")
-        else:
+        elif core.callout is None:
             self._claim(session)
+        else:
+            self._ask(session, address, core.callout)
         return True
 
     def _refuse(self, session: Session, error: c.ErrorBody, ending: Ending, reason: str) -> None:
@@ -96,6 +107,87 @@ class Entry:
 
     def _refuse_in_use(self, session: Session) -> None:
         self._refuse(session, c.IdInUse(), Ending.ID_IN_USE, "the id is in use")
+
+    # --- Who may in --------------------------------------------------------------------------------------------------
+
+    def _judged(self, session: Session, address: bytes) -> bool:
+        """Refuse whom the lists refuse, now that the handshake proved who it is; tell whether it is welcome."""
+        admission = self._core.admission
+        verdict = admission.judge(address, session.public.x_pub)
+        if verdict is Admitted.DENIED:
+            self._refuse(session, c.NotAdmitted(_NOT_OPEN), Ending.DENIED, _NOT_OPEN)
+        elif verdict is Admitted.DECOMMISSIONED:
+            notice = admission.notice
+            self._refuse(session, c.NotAdmitted(notice), Ending.DECOMMISSIONED, short_reason(notice))
+        return verdict is Admitted.WELCOME
+
+    def _ask(self, session: Session, address: bytes, callout: Asker) -> None:
+        """Let the operator's service decide; until then nothing is read, and the id is not claimed."""
+        answer = callout.known(session.public)
+        if answer is not None:
+            self._answered(session, address, answer)
+        else:
+            session.hold(HOLD_CALLOUT)
+            callout.ask(session.public, address, partial(self._answered, session, address))
+
+    def _answered(self, session: Session, address: bytes, answer: Answer) -> None:
+        core = self._core
+        if session.phase is not Phase.OPEN or core.stopping:
+            return
+        if answer is Answer.REFUSED:
+            self._refuse(session, c.NotAdmitted(_NOT_OPEN), Ending.CALLOUT_REFUSED, _NOT_OPEN)
+        elif answer is Answer.FAILED:
+            # No ERROR frame: clients may take one as final, and the service may be back in a minute.
+            session.end(Ending.CALLOUT_FAILED, CloseCode.TRY_AGAIN_LATER, "cannot ask whether you may in")
+        elif self._judged(session, address):  # the lists may have been read anew while it waited
+            self._claim(session)
+            core.loop.call_soon(session.release, HOLD_CALLOUT)
+
+    def reload(self) -> None:
+        """Read tokens and lists anew, and end the sessions of those who are no longer welcome.
+
+        Raises:
+            AccessError: a file cannot be used; what was in force stays in force.
+        """
+        self._core.admission.reload()
+        self._core.turns.task(self._judge_again(list(self._core.connections)))
+
+    def decommission(self, notice: str) -> None:
+        """Take no new clients from now on, and tell `notice` to those who are here; "" takes new ones again.
+
+        Raises:
+            ValueError: the notice is too long.
+        """
+        core = self._core
+        told = core.admission.notice
+        core.admission.decommission(
+            notice, lambda: core.handshakes_seen.known(session.public.x_pub for session in core.sessions.values())
+        )
+        if notice and notice != told:
+            core.turns.task(self._tell(list(core.sessions.values()), notice))
+
+    def _judge_again(self, sessions: list[Session]) -> Iterator[None]:
+        for count, session in enumerate(sessions):
+            place = session.place
+            if session.phase is Phase.OPEN and place is not None:
+                # Kept in clear where there are lists to hold it against.
+                address = place.key if self._core.admission.lists_addresses else b""
+                if session.wire is None:
+                    welcome = not self._core.admission.refuses_address(address)
+                else:
+                    welcome = self._core.admission.judge(address, session.public.x_pub) is not Admitted.DENIED
+                if not welcome:
+                    session.end(Ending.DENIED, CloseCode.POLICY_VIOLATION, _NOT_OPEN)
+            if count % 64 == 63:
+                yield
+
+    @staticmethod
+    def _tell(sessions: list[Session], notice: str) -> Iterator[None]:
+        for count, session in enumerate(sessions):
+            if session.phase is Phase.OPEN:
+                session.send(c.Info(notice))
+            if count % 16 == 15:
+                yield
 
     # --- Whose the id is ---------------------------------------------------------------------------------------------
 
@@ -207,8 +299,9 @@ class Entry:
         # The answer to the handshake is queued before anybody can find the session: it is the first thing it gets.
         session.send_sealed(wire.accept(), must=True)
         session.send_sealed(wire.challenge(), must=True)
-        if core.about.notice:
-            session.send(c.Info(core.about.notice))
+        for notice in (core.admission.notice, core.about.notice):
+            if notice:
+                session.send(c.Info(notice))
         # What comes next is not near for most: of a hundred thousand clients nearly all wait, and for long.
         wire.mask_out.rest()
         session.mask = wire.mask_out

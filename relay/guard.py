@@ -1,7 +1,7 @@
-"""What protects the relay from repetition: replay memory and token buckets. Pure: `now` is passed in."""
+"""What protects the relay from repetition: replay memory, token buckets, tallies. Pure: `now` is passed in."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from keys.primitives import KEY_SIZE, keyed_digest, random_bytes
 
@@ -46,6 +46,12 @@ class ReplayMemory:
             self._seen.popitem(last=False)
         return True
 
+    def known(self, more: Iterable[bytes] = ()) -> Callable[[bytes], bool]:
+        """Return a test for the keys that are remembered now, and for `more`; what is remembered later is not in it."""
+        secret = self._secret
+        keys = frozenset(self._seen).union(keyed_digest(secret, x_pub, _KEY_DIGEST) for x_pub in more)
+        return lambda x_pub: keyed_digest(secret, x_pub, _KEY_DIGEST) in keys
+
     def __len__(self) -> int:
         return len(self._seen)
 
@@ -78,6 +84,16 @@ class Buckets:
             self._buckets.popitem(last=False)
         return allowed
 
+    def wait(self, key: bytes, now: float) -> float:
+        """Return the seconds until there is a token for `key`, 0 if there is one; takes none."""
+        if self._rate <= 0 or not self._buckets:
+            return 0.0
+        found = self._buckets.get(keyed_digest(self._secret, key, _KEY_DIGEST))
+        if found is None:
+            return 0.0
+        tokens, since = found
+        return max(0.0, (1 - tokens) / self._rate - (now - since))
+
     def forget_full(self, now: float) -> None:
         """Drop the oldest buckets that are full again: they say nothing that a new one would not."""
         if self._rate <= 0:
@@ -91,6 +107,77 @@ class Buckets:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+class Place:
+    """How many connections one address has; shared by all of them."""
+
+    __slots__ = ("count", "key")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.count = 0
+
+
+class Tally:
+    """Counts open connections, together and by address.
+
+    Addresses are kept as digests under a random key of this process, one for all connections that share it; in clear
+    only where lists of addresses have to be applied to connections that are open already.
+
+    Args:
+        most: connections of one address; 0 for any number.
+        clear: keep the addresses themselves.
+    """
+
+    def __init__(self, most: int, random: Callable[[int], bytes] = random_bytes, *, clear: bool = False) -> None:
+        self._most = most
+        self._secret = None if clear else random(KEY_SIZE)
+        self._places: dict[bytes, Place] = {}
+        self._nobody = Place(b"")
+        self.total = 0
+
+    def take(self, address: bytes) -> Place | None:
+        """Count a connection more of `address`; None when it has too many. b"" is nobody's, and never too many."""
+        if not address:
+            place = self._nobody
+        else:
+            secret = self._secret
+            key = address if secret is None else keyed_digest(secret, address, _KEY_DIGEST)
+            found = self._places.get(key)
+            if found is None:
+                found = self._places[key] = Place(key)
+            elif self._most and found.count >= self._most:
+                return None
+            place = found
+        place.count += 1
+        self.total += 1
+        return place
+
+    def release(self, place: Place) -> None:
+        """Count a connection less."""
+        place.count -= 1
+        self.total -= 1
+        if not place.count and place.key:
+            del self._places[place.key]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Seldom:
+    """Lets something be said once in a while: the first time, and then no sooner than `pause` seconds later."""
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._next = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Tell whether it may be said now; if so, it counts as said."""
+        if now < self._next:
+            return False
+        self._next = now + self._pause
+        return True
 
 
 class Allowance:

@@ -1,9 +1,11 @@
 """The relay's limits: one frozen dataclass, each with the reason for its default (PROTOCOL.md §9).
 
-Sizes of the protocol itself stand in `wire.limits`. A rate of 0 switches that limit off.
+Sizes of the protocol itself stand in `wire.limits`. A rate of 0 switches that limit off; what else may be 0 is in
+`_CAN_BE_OFF`.
 """
 
 import os
+import resource
 from dataclasses import fields
 from math import isfinite
 from pathlib import Path
@@ -14,6 +16,14 @@ from pydantic.dataclasses import dataclass
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
+FILES_KEPT: Final = 64
+"""Open files that are not for clients: the loop's own, listening sockets, logs, lists read anew, callouts."""
+_SPARE: Final = 128
+_MOST_FILES: Final = 1_000_000
+_SUBSCRIPTION: Final = 400
+_CAN_BE_OFF: Final = frozenset(
+    ("connections", "connections_per_address", "subscriptions", "subscriptions_total", "callout_cache")
+)
 
 
 def available_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
@@ -33,6 +43,27 @@ def default_total_queue() -> int:
     return max(16 * MIB, min(256 * MIB, available_memory() // 4))
 
 
+def open_files() -> int:
+    """Return how many files this process may open once its soft limit is raised (a million where nothing bounds it)."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+
+
+def default_connections() -> int:
+    """Return what the open files leave for clients, beyond `FILES_KEPT` and `connections_spare`."""
+    return max(16, open_files() - FILES_KEPT - _SPARE)
+
+
+def default_connections_per_address() -> int:
+    """Return 4,096, or a quarter of all connections where that is less: one address is never everybody."""
+    return max(4, min(4096, default_connections() // 4))
+
+
+def default_total_subscriptions() -> int:
+    """Return how many subscriptions fit into a quarter of the memory, at some 400 bytes each, and 131,072 at least."""
+    return max(128 * KIB, available_memory() // 4 // _SUBSCRIPTION)
+
+
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Limits:
     """Bounds and deadlines. Sizes in bytes, times in seconds, rates per second."""
@@ -42,10 +73,30 @@ class Limits:
     """TCP accept to a valid handshake request; a phone on a bad network needs about 3."""
     request_size: int = 16 * KIB
     """The HTTP request; browsers send under 2 KiB, cookies of a shared domain may add 8."""
+    opening_grace: float = 1.0
+    """How old an unfinished opening must be to give way to a newcomer when there is no room: three round trips."""
+    connections: int = default_connections()
+    """WebSockets at once, beyond which an opening is answered 503; 0: as many as open files allow."""
+    connections_spare: int = _SPARE
+    """TCP connections beyond that, so that there is room to say 503 and to answer health checks."""
+    connections_per_address: int = default_connections_per_address()
+    """WebSockets of one address (IPv4 /32, IPv6 /64): a university or a carrier's NAT shows thousands as one."""
     handshakes_per_second: float = 20.0
     """Per address (IPv4 /32, IPv6 /64), before any key exchange is computed: about half a percent of a core."""
     handshakes_burst: int = 1000
     """A large office behind one address comes back at once after a restart."""
+    token_failures_per_second: float = 0.2
+    """Wrong admission tokens per address, beyond which none is looked at: guessing is hopeless, and stays cheap."""
+    token_failures_burst: int = 60
+    """An office whose token was changed tries the old one for a while."""
+    callout_timeout: float = 5.0
+    """How long the operator's admission service may take, waiting in line included; then the client is sent away."""
+    callout_cache: float = 60.0
+    """How long a yes of that service holds for the same keys; a no holds a twelfth of it."""
+    callout_parallel: int = 32
+    """Requests to that service at once."""
+    callout_waiting: int = 4096
+    """Clients that may wait for its answer; the next is sent away at once."""
     claim_wait: float = 2.0
     """How long a proven holder of an id has to answer the ping that a newcomer causes."""
     claim_queue: int = 4
@@ -105,6 +156,8 @@ class Limits:
     # Presence, introductions, wakes.
     subscriptions: int = 1024
     """Keys one session may watch: a contact list, not a directory."""
+    subscriptions_total: int = default_total_subscriptions()
+    """Subscriptions of all sessions; each may hold 1/256 of what is still free at most, so that some always is."""
     presence_burst: int = 6
     """Changes of one key that are told at once; further ones wait, so that flapping costs its watchers little."""
     presence_per_second: float = 0.1
@@ -113,11 +166,22 @@ class Limits:
     introductions_burst: int = 20
     introductions_pair_per_second: float = 1 / 60
     introductions_pair_burst: int = 3
+    introductions_target_per_second: float = 0.5
+    """Per target, whoever sends: many ids are cheap, and each introduction asks a person something."""
+    introductions_target_burst: int = 200
+    """A lecture hall that reads one invite from the wall."""
     wakes_per_second: float = 1.0
     """Per sender: a message to each of a group of friends at once, and a call that rings them again."""
     wakes_burst: int = 60
     wakes_pair_per_second: float = 0.2
     wakes_pair_burst: int = 10
+    wakes_target_per_second: float = 0.1
+    """Per target, messages and calls apart: one push wakes a phone, and many ids must not ring it without end."""
+    wakes_target_burst: int = 30
+    """A group of thirty that writes at once."""
+    registrations_per_second: float = 0.2
+    """PUSH_REGISTER per sender: once in each session, and a phone between two networks has many."""
+    registrations_burst: int = 20
 
     # Memory of what was seen.
     replay_ring: int = 32
@@ -127,7 +191,7 @@ class Limits:
     replay_keys: int = 65536
     """Keys remembered in each; least recently used go first. About 70 MiB in both when full."""
     rate_keys: int = 65536
-    """Buckets remembered for each rate by address, sender or pair."""
+    """Buckets remembered for each rate by address, sender, target or pair."""
 
     # How long one turn of the event loop may be held by work that can wait.
     slice: float = 0.004
@@ -145,8 +209,8 @@ class Limits:
                 raise ValueError(f"{field.name} is {value}: it has to be a finite number")
             if value < 0:
                 raise ValueError(f"{field.name} is {value}: it cannot be negative")
-            if value == 0 and not field.name.endswith("_per_second") and field.name != "subscriptions":
-                raise ValueError(f"{field.name} is 0: only rates and subscriptions can be switched off")
+            if value == 0 and not field.name.endswith("_per_second") and field.name not in _CAN_BE_OFF:
+                raise ValueError(f"{field.name} is 0: only rates and {', '.join(sorted(_CAN_BE_OFF))} can be 0")
         for less, more in (
             ("flush_size", "queue_size"),
             ("queue_share", "queue_size"),
@@ -155,3 +219,21 @@ class Limits:
         ):
             if getattr(self, less) > getattr(self, more):
                 raise ValueError(f"{less} is more than {more}: raise {more} or lower {less}")
+
+    @property
+    def most_accepted(self) -> int:
+        """TCP connections at once, WebSockets or not."""
+        return (self.connections or default_connections()) + self.connections_spare
+
+    def check_files(self) -> None:
+        """Refuse limits for which this process may not open enough files.
+
+        Raises:
+            ValueError: tells how many it may open.
+        """
+        if self.most_accepted + FILES_KEPT > open_files():
+            raise ValueError(
+                f"connections {self.connections} and connections_spare {self.connections_spare} are too many: this "
+                f"process may open {open_files()} files and needs {FILES_KEPT} itself; raise that (ulimit -Hn, "
+                "LimitNOFILE=, --ulimit nofile) or lower --limits.connections"
+            )

@@ -28,6 +28,8 @@ HOLD_SHUTDOWN: Final = 16
 """Reads are held for good: the relay stops."""
 HOLD_TURN: Final = 32
 """Reads are held until a later turn of the loop: this one has had its time."""
+HOLD_CALLOUT: Final = 64
+"""Reads are held while the operator's service is asked about the client."""
 
 
 class MeteredSocket(WebSocket):

@@ -72,7 +72,10 @@ class Pulse:
         for x_pub in core.presence.due(now):
             core.announce(x_pub)
         core.handshake_rate.forget_full(now)
+        core.door.token_failures.forget_full(now)
         core.control.expire(now)
+        if core.callout is not None:
+            core.callout.expire(now)
 
     def _sweep(self, sessions: "list[Session]", start: int, payload: bytes) -> None:
         # Said first: whatever goes wrong in one slice, the next sweep comes.

@@ -15,10 +15,12 @@ class Refusal(StrEnum):
     MALFORMED = "malformed"
     REPLAYED = "replayed"  # a frame for the server whose nonce was seen before
     UNKNOWN_COMMAND = "unknown_command"
-    RATE = "rate"  # INTRODUCE or WAKE beyond what one sender may
+    RATE = "rate"  # INTRODUCE, WAKE or PUSH_REGISTER beyond what one sender may
+    TARGET_RATE = "target_rate"  # INTRODUCE or WAKE beyond what one target has to bear
     NO_NOTIFIER = "no_notifier"
     TARGET_AWAKE = "target_awake"  # a message WAKE for somebody who is online and active
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
+    SUBSCRIPTIONS_FULL = "subscriptions_full"  # too little is left of what all sessions may watch
 
 
 class Ending(StrEnum):
@@ -28,6 +30,14 @@ class Ending(StrEnum):
     NOT_WEBSOCKET = "not_websocket"  # answered as plain HTTP, or no HTTP at all
     BAD_REQUEST = "bad_request"  # an opening that is longer than any honest one
     SLOW_OPENING = "slow_opening"  # no handshake within the deadline
+    FULL = "full"  # no room for more connections
+    ADDRESS_FULL = "address_full"  # too many connections of one address
+    TOKEN = "token"  # no admission token, or a wrong one  # noqa: S105
+    TOKEN_RATE = "token_rate"  # too many wrong tokens from one address  # noqa: S105
+    DENIED = "denied"  # named by the deny-file, or not named by the allow-file
+    DECOMMISSIONED = "decommissioned"  # a key that is new to a relay which is being closed down
+    CALLOUT_REFUSED = "callout_refused"  # the operator's admission service said no
+    CALLOUT_FAILED = "callout_failed"  # that service gave no answer, or was asked too much
     HANDSHAKE_RATE = "handshake_rate"
     BAD_HANDSHAKE = "bad_handshake"
     BAD_VERSION = "bad_version"

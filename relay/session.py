@@ -14,7 +14,7 @@ from websockets.frames import CloseCode
 from keys.identity import ID_SIZE, SERVER_ID, PublicIdentity
 from keys.primitives import COUNTER_0, NONCE_SIZE, HeaderKeystream
 from relay import pages
-from relay.guard import Allowance
+from relay.guard import Allowance, Place
 from relay.hub import Change
 from relay.metered import HOLD_REFUSALS, MeteredSocket
 from relay.outbox import Outbox, frame_head, from_peers
@@ -48,6 +48,7 @@ class Session(MeteredSocket):
         "outbox",
         "ping",
         "ping_frame",
+        "place",
         "presence",
         "refusals",
         "refused",
@@ -63,6 +64,7 @@ class Session(MeteredSocket):
     def __init__(self, core: "Core") -> None:
         super().__init__(core)
         self.address = b""
+        self.place: Place | None = None
         self.wire: ServerSession | None = None
         self.unmask: HeaderKeystream | None = None
         self.outbox: Outbox[Session] = Outbox(core.limits.flush_size)
@@ -409,7 +411,7 @@ class Session(MeteredSocket):
             if self.transport.get_write_buffer_size():
                 self.pause_writing()  # said before we listened to it
         else:
-            self._hang_up(Ending.NOT_WEBSOCKET)
+            self._hang_up(self.ended or Ending.NOT_WEBSOCKET)
         return end
 
     def _hang_up(self, ending: Ending) -> None:

@@ -2,12 +2,14 @@
 
 The relay's keys come from `RELAY_X25519_SECRET` and `RELAY_ED25519_SECRET` (or files named by these with `_FILE`), or
 from the file of `--keys`; both at once are an error. Without either, `relay.keys` in the data directory holds them.
+Admission tokens come from `RELAY_TOKEN` or the file of `--token-file`, or both.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict, SettingsError
@@ -23,12 +25,14 @@ from relay.about import (
     text_checker,
 )
 from relay.limits import Limits
+from wire.limits import MAX_INFO
 
 PREFIX: Final = "RELAY_"
 _SECRETS: Final = frozenset(
     f"{PREFIX}{name}{suffix}" for name in ("X25519_SECRET", "ED25519_SECRET") for suffix in ("", "_FILE")
-)
+) | {f"{PREFIX}TOKEN"}
 _LIMITS: Final = f"{PREFIX}LIMITS_"
+_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
 class BadSettings(Exception):
@@ -48,6 +52,19 @@ def _check_url(url: str) -> str:
     if url:
         check_url(url)  # its error is a ValueError, as pydantic wants it
     return url
+
+
+def _check_admission_url(url: str) -> str:
+    if not url:
+        return url
+    parts = urlsplit(url)  # its error is a ValueError, as pydantic wants it
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("no name or password in it: arguments and variables can be read by others on this machine")
+    if parts.scheme == "https" and parts.hostname:
+        return url
+    if parts.scheme == "http" and parts.hostname in _LOOPBACK:
+        return url
+    raise ValueError(f"it has to be https://…, or http:// with {', '.join(sorted(_LOOPBACK))}: it says who connects")
 
 
 def _check_given(value: object) -> object:
@@ -94,6 +111,18 @@ class Settings(BaseSettings):
     """Client id of the push notifier, 16 hex digits; it stands above the one in the key file."""
     url: Annotated[str, AfterValidator(_check_url)] = ""
     """The URL under which clients reach this relay, for the relay card, such as wss://relay.example/ws."""
+    token_file: GivenPath | None = None
+    """Admission tokens, one a line, in a file of mode 0600: clients have to show one of them. Read again on SIGHUP."""
+    allow_file: GivenPath | None = None
+    """Who may connect: client ids, X25519 keys, addresses and networks, one a line. Read again on SIGHUP."""
+    deny_file: GivenPath | None = None
+    """Who may not, whatever else says so; the same form. Read again on SIGHUP."""
+    admission_url: Annotated[str, AfterValidator(_check_admission_url)] = ""
+    """A service of yours that is asked about each client: https, or http on this machine. Needs the extra `callout`."""
+    admission_address: bool = False
+    """Whether that service is told the address of the client as well."""
+    decommission: Annotated[str, Field(max_length=MAX_INFO)] = ""
+    """Take no new clients, and tell this text to those who are refused and to those who stay."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, to standard error."""
     drain: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)

@@ -42,6 +42,7 @@ class ErrorCode(IntEnum):
     ID_IN_USE = 0x01  # nothing follows
     BAD_VERSION = 0x02  # supported_version(1)
     RECIPIENT_OFFLINE = 0x03  # target_id(8) nonce(24)
+    NOT_ADMITTED = 0x04  # utf-8, 2,000 characters at most
 
 
 class PushKind(IntEnum):
@@ -314,16 +315,11 @@ class Info:
     text: str = field(repr=False)
 
     def encode(self) -> bytes:
-        if len(self.text) > MAX_INFO:
-            raise LocalError(f"a notice has {MAX_INFO} characters at most")
-        return _encode_text(self.text)
+        return _encode_notice(self.text)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        text = _parse_text(body)
-        if len(text) > MAX_INFO:
-            raise BadBody(f"a notice has {MAX_INFO} characters at most")
-        return cls(text)
+        return cls(_parse_notice(body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +356,17 @@ class RecipientOffline:
 
 
 @dataclass(frozen=True, slots=True)
+class NotAdmitted:
+    """ERROR 0x04: this relay does not serve this client. utf-8 for its user, 2,000 characters at most."""
+
+    command: ClassVar[int] = Command.ERROR
+    text: str = field(repr=False)
+
+    def encode(self) -> bytes:
+        return bytes((ErrorCode.NOT_ADMITTED,)) + _encode_notice(self.text)
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownError:
     """An ERROR with a code that this version does not know."""
 
@@ -371,7 +378,7 @@ class UnknownError:
         return _u8(self.code) + self.detail
 
 
-ErrorBody = IdInUse | BadVersion | RecipientOffline | UnknownError
+ErrorBody = IdInUse | BadVersion | RecipientOffline | NotAdmitted | UnknownError
 
 
 def _parse_error(body: bytes) -> ErrorBody:
@@ -385,6 +392,8 @@ def _parse_error(body: bytes) -> ErrorBody:
     if code == ErrorCode.RECIPIENT_OFFLINE:
         _at_least(detail, ID_SIZE + NONCE_SIZE)
         return RecipientOffline(detail[:ID_SIZE], detail[ID_SIZE : ID_SIZE + NONCE_SIZE])
+    if code == ErrorCode.NOT_ADMITTED:
+        return NotAdmitted(_parse_notice(detail))
     return UnknownError(code, detail)
 
 
@@ -490,6 +499,19 @@ def _encode_text(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         raise LocalError("a text with lone surrogates is no UTF-8") from None
+
+
+def _parse_notice(data: bytes) -> str:
+    text = _parse_text(data)
+    if len(text) > MAX_INFO:
+        raise BadBody(f"a notice has {MAX_INFO} characters at most")
+    return text
+
+
+def _encode_notice(text: str) -> bytes:
+    if len(text) > MAX_INFO:
+        raise LocalError(f"a notice has {MAX_INFO} characters at most")
+    return _encode_text(text)
 
 
 def _parse_nickname(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import resource
 from collections import Counter
 from dataclasses import fields
 from fractions import Fraction
@@ -130,15 +131,48 @@ def test_limits_of_the_relay() -> None:
     wrong = {
         name: row["default"]
         for name, row in zip(told, rows, strict=True)
-        if name != "queue_total" and not same(row["default"], getattr(defaults, name))
+        if name not in _OF_THE_MACHINE and not same(row["default"], getattr(defaults, name))
     }
     assert wrong == {}
 
 
+_OF_THE_MACHINE = {"queue_total", "connections", "connections_per_address", "subscriptions_total"}
+
+
+def machine_default(name: str) -> str:
+    (cell,) = (row["default"] for row in table("limit", "default", "why") if row["limit"] == f"`{name}`")
+    return cell
+
+
+@pytest.mark.parametrize("files", [1024, 4096, 20_000, 524_288, 1 << 30, resource.RLIM_INFINITY])
+def test_the_defaults_that_depend_on_open_files(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, files))
+    match = re.fullmatch(r"open files less (\d+), at most ([\d,]+)", machine_default("connections"))
+    assert match is not None
+    most = number(match[2])
+    told = most if files == resource.RLIM_INFINITY else min(most, files - number(match[1]))
+    assert told == limits.default_connections()
+    match = re.fullmatch(
+        r"([\d,]+), or (\d/\d) of the default of `connections`", machine_default("connections_per_address")
+    )
+    assert match is not None
+    assert min(number(match[1]), told * number(match[2]) // 1) == limits.default_connections_per_address()
+
+
+@pytest.mark.parametrize("mebibytes", [8, 200, 512, 1024, 4096])
+def test_the_default_of_subscriptions(mebibytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = r"(\d/\d) of memory by (\d+) bytes each, at least ([\d,]+)"
+    match = re.fullmatch(pattern, machine_default("subscriptions_total"))
+    assert match is not None
+    memory = mebibytes * limits.MIB
+    monkeypatch.setattr(limits, "available_memory", lambda: memory)
+    told = max(number(match[3]), memory * number(match[1]) // number(match[2]))
+    assert told == limits.default_total_subscriptions()
+
+
 @pytest.mark.parametrize("mebibytes", [8, 200, 512, 1024, 4096])
 def test_the_default_that_depends_on_the_machine(mebibytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cell,) = (row["default"] for row in table("limit", "default", "why") if row["limit"] == "`queue_total`")
-    match = re.fullmatch(r"(\d+ MiB), or (\d+/\d+) of memory, at least (\d+ MiB)", cell)
+    match = re.fullmatch(r"(\d+ MiB), or (\d+/\d+) of memory, at least (\d+ MiB)", machine_default("queue_total"))
     assert match is not None
     memory = mebibytes * limits.MIB
     monkeypatch.setattr(limits, "available_memory", lambda: memory)

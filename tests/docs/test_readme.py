@@ -34,6 +34,7 @@ README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "OPERATIONS.md").read_text()
 WALKTHROUGH = (ROOT / "docs" / "walkthrough.md").read_text()
 SECRETS = [f"RELAY_{kind}_SECRET{suffix}" for kind in ("X25519", "ED25519") for suffix in ("", "_FILE")]
+TOKEN = "RELAY_TOKEN"
 
 
 def commands(name: str) -> list[list[str]]:
@@ -215,7 +216,7 @@ def test_the_relay_prints_and_logs_what_is_told(relay: subprocess.Popen[str]) ->
 
 def known_variables() -> set[str]:
     limits = {f"RELAY_LIMITS_{name.upper()}" for name in Limits.__dataclass_fields__}
-    return {f"RELAY_{name.upper()}" for name in Settings.model_fields if name != "limits"} | limits | set(SECRETS)
+    return {f"RELAY_{name.upper()}" for name in Settings.model_fields if name != "limits"} | limits | {*SECRETS, TOKEN}
 
 
 def test_settings_table() -> None:
@@ -224,9 +225,11 @@ def test_settings_table() -> None:
     for row in rows:
         if not row["flag"].startswith("`--") or "limits" in row["flag"]:
             continue
-        name = markdown.code(row["flag"]).removeprefix("--").replace("-", "_")
-        assert markdown.code(row["variable"]) == f"RELAY_{name.upper()}"
-        told[name] = row["default"]
+        flags, variables = row["flag"].split(", "), row["variable"].split(", ")
+        for flag, variable in zip(flags, variables, strict=True):
+            name = markdown.code(flag).removeprefix("--").replace("-", "_")
+            assert markdown.code(variable) == f"RELAY_{name.upper()}"
+            told[name] = row["default"]
     assert set(told) == set(Settings.model_fields) - {"limits"}
     assert {variable for row in rows for variable in re.findall(r"`(RELAY_[A-Z0-9]+_SECRET)`", row["variable"])} == set(
         SECRETS[::2]

@@ -118,20 +118,30 @@ async def test_flood_of_handshakes_from_one_address(start_relay: Callable[..., R
         return (await raw.receive_close()).code
 
     async with Clients(relay) as clients:
-        assert [await ends_with("203.0.113.7") for _ in range(5)] == [1008, 1008, 1008, 1013, 1013]
-        # A valid one too: it is cut before anything is computed.
+        # These were opened while there was a token for each of them.
+        early = await clients.socket(headers={"X-Forwarded-For": "203.0.113.7"})
         cut = await clients.connect(headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.7"})
+        assert [await ends_with("203.0.113.7") for _ in range(3)] == [1008, 1008, 1008]
+        await early.send(os.urandom(172))
+        assert (await early.receive_close()).code == 1013
+        # A valid one too: it is cut before anything is computed.
         await cut.greet()
         assert (await cut.closed()).code == 1013
+        # From now on nobody of that address gets as far as a WebSocket.
+        refused = await http(relay, upgrade_request(headers={"X-Forwarded-For": "203.0.113.7"}))
+        assert refused.split()[1] == b"429"
+        assert 9_000 < int(refused.partition(b"Retry-After: ")[2].split(b"\r\n")[0]) <= 10_000
         # Others are not concerned, whatever the client itself wrote in front.
         assert await ends_with("203.0.113.7, 203.0.113.8") == 1008
-        assert [await ends_with(f"2001:db8::{count}") for count in range(5)] == [1008, 1008, 1008, 1013, 1013]
+        assert [await ends_with(f"2001:db8::{count}") for count in range(3)] == [1008, 1008, 1008]
+        site = await http(relay, upgrade_request(headers={"X-Forwarded-For": "2001:db8::ffff"}))
+        assert site.split()[1] == b"429"
         assert await ends_with("2001:db8:0:1::1") == 1008
         # Without the header nobody in particular is counted, as it is a proxy that connects.
         assert [await ends_with(None) for _ in range(6)] == [1008] * 6
         await clients.open(headers={"X-Forwarded-For": "192.0.2.1"})
     await asyncio.to_thread(relay.check)
-    assert relay.stopped["endings"]["handshake_rate"] == 5
+    assert relay.stopped["endings"]["handshake_rate"] == 4
 
 
 # --- Within a session ------------------------------------------------------------------------------------------------

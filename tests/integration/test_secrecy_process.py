@@ -210,7 +210,12 @@ def test_relay_has_nothing_that_opens_a_packet(path: Path) -> None:
         assert f"{module}.{name}" not in FORBIDDEN_MODULES
         assert name not in FORBIDDEN_NAMES
         assert module not in ("importlib", "pickle", "marshal")
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    # aiohttp's ClientSession is an HTTP client and only has the name of ours.
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) != "aiohttp.ClientSession"
+    }
     used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not used & FORBIDDEN_NAMES
 

@@ -31,7 +31,8 @@ errors: Final[st.SearchStrategy[c.ErrorBody]] = st.one_of(
     st.just(c.IdInUse()),
     st.builds(c.BadVersion, u8),
     st.builds(c.RecipientOffline, ids, st.binary(min_size=24, max_size=24)),
-    st.builds(c.UnknownError, u8.filter(lambda code: code not in (1, 2, 3)), st.binary(max_size=40)),
+    st.builds(c.NotAdmitted, notices),
+    st.builds(c.UnknownError, u8.filter(lambda code: code not in (1, 2, 3, 4)), st.binary(max_size=40)),
 )
 """Every body of an ERROR."""
 

@@ -8,6 +8,8 @@ from websockets.frames import Opcode
 from websockets.speedups import apply_mask
 
 from keys.identity import Identity, PublicIdentity
+from relay.admission import Admission
+from relay.callout import Asker
 from relay.core import Core
 from relay.limits import Limits
 from relay.pulse import Pulse
@@ -259,9 +261,18 @@ class Lab:
         limits: the relay's limits.
         notifier: who is the notifier.
         unit: what each look at the clock of the slices costs; with the default nothing is ever cut into slices.
+        admission: who may use the relay.
+        callout: is asked about each client.
     """
 
-    def __init__(self, limits: Limits | None = None, notifier: Identity | None = None, unit: float = 0.0) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        notifier: Identity | None = None,
+        unit: float = 0.0,
+        admission: Admission | None = None,
+        callout: Asker | None = None,
+    ) -> None:
         self.loop = Loop()
         self.core = Core(
             self.loop.asyncio,
@@ -269,6 +280,8 @@ class Lab:
             limits or Limits(),
             None if notifier is None else notifier.id,
             random=Counted("relay"),
+            admission=admission,
+            callout=callout,
         )
         self.core.turns = Turns(self.loop.asyncio, self.core.limits.slice, Steps(unit))
         self.pulse = Pulse(self.core)
@@ -319,6 +332,8 @@ class Lab:
         assert not core.budget.stalled
         assert core.budget.used == 0
         assert core.partial_used == 0
+        assert core.subscriptions == 0
+        assert core.door.tally.total == len(core.door.tally) == 0
         assert core.turns.idle
         assert not any(core.claims.waiting(peer_id) for peer_id in self.ids)
         assert core.presence.subscriptions == 0

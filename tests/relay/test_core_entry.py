@@ -235,8 +235,9 @@ def test_a_claim_from_the_network_is_not_believed() -> None:
 
 def test_too_many_handshakes_cost_no_key_exchange_and_say_try_later() -> None:
     lab = Lab(Limits(handshakes_burst=1, handshakes_per_second=1))
-    burst(lab, 1, "203.0.113.1")
-    alice = websocket(lab, 1, address="203.0.113.1").message(b"not even a handshake")
+    alice = websocket(lab, 1, address="203.0.113.1")
+    assert burst(lab, 1, "203.0.113.1") == [None]
+    alice.message(b"not even a handshake")
     check_ended(alice, Ending.HANDSHAKE_RATE, 1013)
 
 

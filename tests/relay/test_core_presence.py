@@ -254,7 +254,7 @@ def test_while_the_relay_stops_nobody_is_told_that_all_go(lab: Lab) -> None:
 
 def test_a_key_that_ten_thousand_watch_is_told_in_slices() -> None:
     """Each look at the clock costs a quarter of a slice: no turn may seal for more than a few watchers."""
-    lab = Lab(Limits(handshakes_per_second=0, slice=1 / 256), unit=1 / 1024)
+    lab = Lab(Limits(handshakes_per_second=0, connections_per_address=0, slice=1 / 256), unit=1 / 1024)
     (star,) = lab.connect(100_000)
     watchers = [lab.peer(number).open() for number in range(10_000)]
     lab.run()

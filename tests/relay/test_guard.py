@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.guard import Allowance, Buckets, ReplayMemory
+from relay.guard import Allowance, Buckets, ReplayMemory, Seldom, Tally
 from tests.wire.pair import Counted
 
 ALICE: Final = b"a" * 32
@@ -243,3 +243,103 @@ def test_without_a_rate_there_is_no_debt() -> None:
     allowance.left -= 1_000_000
     assert allowance.debt(0.0) == 0.0
     assert allowance.left > 0
+
+
+# --- What else buckets and memories tell -----------------------------------------------------------------------------
+
+
+def test_the_wait_for_a_token_is_told_and_takes_none() -> None:
+    rate = buckets(rate=0.5, burst=1)
+    assert rate.wait(b"a", 0.0) == 0.0
+    assert len(rate) == 0
+    assert rate.allow(b"a", 0.0)
+    assert rate.wait(b"a", 0.0) == 2.0
+    assert rate.wait(b"a", 1.5) == 0.5
+    assert not rate.allow(b"a", 1.5)
+    assert rate.wait(b"a", 2.0) == 0.0
+    assert rate.wait(b"b", 0.0) == 0.0
+    assert rate.allow(b"a", 2.0)
+
+
+def test_there_is_no_wait_where_there_is_no_rate() -> None:
+    rate = buckets(rate=0.0, burst=1)
+    rate.allow(b"a", 0.0)
+    assert rate.wait(b"a", 0.0) == 0.0
+
+
+@given(st.floats(0.01, 50), st.integers(1, 5), st.lists(st.floats(0, 3), max_size=30))
+def test_the_wait_is_honest(speed: float, burst: int, pauses: list[float]) -> None:
+    rate, now = buckets(rate=speed, burst=burst), 0.0
+    for pause in pauses:
+        now += pause
+        wait = rate.wait(b"a", now)
+        if wait > 1e-6:
+            assert not rate.allow(b"a", now)
+            assert rate.wait(b"a", now + wait + 1e-6) == pytest.approx(0.0, abs=1e-6)
+        elif wait == 0.0:
+            assert rate.allow(b"a", now)
+
+
+def test_who_is_known_at_one_moment() -> None:
+    seen = memory(keys=2)
+    seen.first_time(ALICE, nonce(1))
+    known = seen.known([b"c" * 32])
+    assert known(ALICE)
+    assert known(b"c" * 32)
+    assert not known(MALLORY)
+    seen.first_time(MALLORY, nonce(1))
+    assert not known(MALLORY)
+    assert seen.known()(MALLORY)
+
+
+# --- Tallies ---------------------------------------------------------------------------------------------------------
+
+
+def tally(most: int = 2, *, clear: bool = False) -> Tally:
+    return Tally(most, Counted("tally"), clear=clear)
+
+
+def test_connections_of_an_address_are_counted_and_given_back() -> None:
+    doors = tally()
+    one, two = doors.take(b"abcd"), doors.take(b"abcd")
+    assert one is not None
+    assert one is two  # one object for all: it weighs on each of a hundred thousand
+    assert doors.take(b"abcd") is None
+    assert doors.take(b"abce") is not None
+    assert (doors.total, len(doors)) == (3, 2)
+    doors.release(one)
+    assert doors.take(b"abcd") is one
+    for _ in range(2):
+        doors.release(one)
+    assert (doors.total, len(doors)) == (1, 1)
+
+
+def test_nobody_in_particular_is_counted_with_all_and_never_too_many() -> None:
+    doors = tally(1)
+    places = [doors.take(b"") for _ in range(5)]
+    assert all(place is not None for place in places)
+    assert (doors.total, len(doors)) == (5, 0)
+    for place in places:
+        assert place is not None
+        doors.release(place)
+    assert doors.total == 0
+
+
+def test_a_tally_that_is_switched_off_still_counts() -> None:
+    doors = tally(0)
+    assert all(doors.take(b"abcd") is not None for _ in range(100))
+    assert doors.total == 100
+
+
+def test_a_tally_names_nobody_unless_lists_need_it() -> None:
+    place = tally().take(b"\xc6\x33\x64\x07")
+    assert place is not None
+    assert b"\xc6\x33" not in place.key
+    place = tally(clear=True).take(b"\xc6\x33\x64\x07")
+    assert place is not None
+    assert place.key == b"\xc6\x33\x64\x07"
+
+
+def test_what_is_said_seldom() -> None:
+    seldom = Seldom(10.0)
+    assert [seldom.due(now) for now in (3.0, 3.0, 12.9, 13.0, 14.0, 100.0)] == [True, False, False, True, False, True]

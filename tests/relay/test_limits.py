@@ -1,5 +1,6 @@
 """The limits: defaults that work, and values that are refused."""
 
+import resource
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from relay import limits
 from relay.limits import KIB, MIB, Limits, available_memory, default_total_queue
 
 NAMES: Final = [field.name for field in fields(Limits)]
-CAN_BE_OFF: Final = [name for name in NAMES if name.endswith("_per_second") or name == "subscriptions"]
+CAN_BE_OFF: Final = [name for name in NAMES if name.endswith("_per_second") or name in limits._CAN_BE_OFF]
 
 make: Final[Callable[..., Limits]] = Limits
 
@@ -112,3 +113,30 @@ def test_the_total_is_a_quarter_of_the_memory_within_bounds(
     monkeypatch.setattr(limits, "available_memory", lambda: memory)
     assert default_total_queue() == total
     assert total > 1024 * KIB
+
+
+# --- Open files ------------------------------------------------------------------------------------------------------
+
+
+def test_connections_need_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 1000))
+    fits = Limits(connections=800, connections_spare=136)
+    fits.check_files()
+    assert fits.most_accepted == 936
+    with pytest.raises(ValueError, match="may open 1000 files and needs 64 itself"):
+        Limits(connections=801, connections_spare=136).check_files()
+
+
+def test_without_a_bound_of_their_own_connections_are_bounded_by_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 1000))
+    off = Limits(connections=0)
+    assert off.most_accepted == 1000 - limits.FILES_KEPT
+    off.check_files()
+
+
+def test_where_there_are_hardly_any_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 100))
+    assert limits.default_connections() == 16
+    assert limits.default_connections_per_address() == 4
+    with pytest.raises(ValueError, match="LimitNOFILE"):
+        Limits(connections=0).check_files()

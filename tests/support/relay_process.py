@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +42,9 @@ class RelayProcess:
         drain: seconds over which its sessions are closed at the end.
         notifier_id: 8 bytes, written into the key file.
         admin: where its admin listener listens; many run at once, so not on the default port.
+        variables: further ones of its environment.
+        files: how many it may open.
+        warned: events of level warning and above that are part of the test.
     """
 
     def __init__(
@@ -51,11 +56,15 @@ class RelayProcess:
         drain: float = 0.0,
         notifier_id: bytes | None = None,
         admin: str = "off",
+        variables: Mapping[str, str] | None = None,
+        files: int | None = None,
+        warned: Sequence[str] = (),
     ) -> None:
         keys = directory / "relay.keys"
         if not keys.exists():
             write_server_keys(keys, ServerKeys(Identity.generate(), notifier_id))
         self._told = False
+        self._warned = frozenset(warned)
         run = sum(1 for _ in directory.glob("stdout-*"))
         self._out = directory / f"stdout-{run}"
         self._err = directory / f"stderr-{run}"
@@ -64,9 +73,11 @@ class RelayProcess:
             command += [f"--limits.{name.replace('_', '-')}", str(value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         environment["RELAY_DATA_DIR"] = str(directory)
+        environment |= variables or {}
+        before = None if files is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=before
             )
         try:
             url, port, x_pub = self._await_listening()
@@ -129,6 +140,11 @@ class RelayProcess:
         """The port of the admin listener."""
         return int(self.started["admin"].rpartition(":")[2])
 
+    def processor(self) -> float:
+        """Seconds of processor time so far."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def memory(self) -> int:
         """Bytes of resident memory."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
@@ -171,5 +187,6 @@ class RelayProcess:
         output = self.output
         assert "Traceback" not in output, output
         assert "internal_error" not in output, output
-        assert all(record["level"] in ("debug", "info") for record in self.records), output
+        loud = {record["event"] for record in self.records if record["level"] not in ("debug", "info")}
+        assert loud == self._warned, output
         assert killed or self.stopped

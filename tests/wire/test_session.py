@@ -217,7 +217,9 @@ def test_an_acceptance_with_another_version(version: int) -> None:
     assert pair.client.state is State.AWAITING
 
 
-@pytest.mark.parametrize("error", [c.IdInUse(), c.BadVersion(3), c.UnknownError(0x77, b"why"), c.UnknownError(0, b"")])
+@pytest.mark.parametrize(
+    "error", [c.IdInUse(), c.BadVersion(3), c.NotAdmitted("why"), c.UnknownError(0x77, b"why"), c.UnknownError(0, b"")]
+)
 def test_a_refusal(error: c.ErrorBody) -> None:
     pair = Pair()
     pair.server.receive_hello(pair.client.hello())
