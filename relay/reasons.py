@@ -56,6 +56,14 @@ class Ending(StrEnum):
 HANDSHAKE_ENDINGS: Final = frozenset(
     {
         Ending.SLOW_OPENING,
+        Ending.FULL,
+        Ending.ADDRESS_FULL,
+        Ending.TOKEN,
+        Ending.TOKEN_RATE,
+        Ending.DENIED,
+        Ending.DECOMMISSIONED,
+        Ending.CALLOUT_REFUSED,
+        Ending.CALLOUT_FAILED,
         Ending.HANDSHAKE_RATE,
         Ending.BAD_HANDSHAKE,
         Ending.BAD_VERSION,
