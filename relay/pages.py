@@ -4,12 +4,14 @@ Everything here is public. Nothing tells of one client: the only figure is how m
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from keys.invite import RelayCard
 from relay import __version__, front
+from relay.about import About
 from relay.opening import Admit, Answer, Opening, open_any, open_ordinary
 from relay.replies import HTML, NO_STORE, Reply, json_reply
 from relay.requests import Page, Request, answer, not_allowed, parse
@@ -132,11 +134,17 @@ class Pages:
             NO_STORE,
         )
 
+    @property
+    def _about(self) -> About:
+        """What the operator says; that the relay is being closed down comes before any other notice."""
+        about = self._core.about
+        return replace(about, notice=" ".join(filter(None, (self._core.admission.notice, about.notice))))
+
     def _front(self, _request: Request) -> Reply:
         return self._keep("/", self._make_front)
 
     def _make_front(self) -> Reply:
-        page = front.page(self._core.about, self._core.identity.public, self._url, self._card, self._url_is_set)
+        page = front.page(self._about, self._core.identity.public, self._url, self._card, self._url_is_set)
         return Reply(
             HTTPStatus.OK, page, HTML, {"Cache-Control": f"public, max-age={_MAX_AGE}", **front.SECURITY_HEADERS}
         )
@@ -152,7 +160,7 @@ class Pages:
 
     def facts(self) -> dict[str, Any]:
         """Return what `/info` says; a text that the operator did not set is null."""
-        core, about = self._core, self._core.about
+        core, about = self._core, self._about
         public = core.identity.public
         return {
             "name": about.name,
@@ -180,7 +188,7 @@ class Pages:
     def _keep(self, path: str, make: Callable[[], Reply]) -> Reply:
         """Return a page from memory, unless what it was made from was replaced since."""
         core = self._core
-        key = (core.about, core.limits, core.notifier_id)
+        key = (core.about, core.admission.notice, core.limits, core.notifier_id)
         kept = self._kept.get(path)
         if kept is None or kept[0] != key:
             kept = self._kept[path] = (key, make())

@@ -161,6 +161,15 @@ def test_info_tells_what_is_in_force() -> None:
     assert told["limits"]["max_frame"] == MAX_FRAME
 
 
+def test_a_relay_that_is_being_closed_down_says_so_first() -> None:
+    lab = Lab()
+    lab.core.about = About(notice="Back on Monday.")
+    assert json.loads(body(answer(get("/info"), lab)))["notice"] == "Back on Monday."
+    lab.core.entry.decommission("We close in May.")
+    assert json.loads(body(answer(get("/info"), lab)))["notice"] == "We close in May. Back on Monday."
+    assert b"We close in May. Back on Monday." in body(answer(get("/"), lab))
+
+
 def test_pages_are_made_anew_when_what_they_say_changed_and_only_then() -> None:
     lab = Lab()
     for path in ("/", "/info"):
