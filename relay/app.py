@@ -18,8 +18,10 @@ from relay.metered import HOLD_SHUTDOWN
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
 from relay.reasons import Ending, Refusal
+from relay.reload import Reload
 from relay.session import Session
 from relay.settings import Settings, bracketed
+from relay.terminal import Terminal
 from relay.websocket import Phase
 from wire import commands as c
 
@@ -70,6 +72,12 @@ class Relay:
         if self._core is None:
             raise AssertionError("the relay was not started")
         return self._core
+
+    def change_limits(self, settings: Settings) -> None:
+        """Take the limits of other settings, without ending a session."""
+        if not self.core.stopping and settings.limits != self._settings.limits:
+            self.core.change_limits(settings.limits)
+            self._settings = self._settings.model_copy(update={"limits": settings.limits})
 
     async def stop(self) -> None:
         """Stop accepting, write or answer what was read, close every session with 1001, within the deadline.
@@ -123,8 +131,13 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def run(settings: Settings, found: FoundKeys) -> None:
+async def run(settings: Settings, found: FoundKeys, read: Callable[[], Settings]) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: where to listen, and the limits.
+        found: the relay's keys.
+        read: reads the settings again, at SIGHUP.
 
     Raises:
         CannotListenError: the address cannot be listened on.
@@ -139,6 +152,17 @@ async def run(settings: Settings, found: FoundKeys) -> None:
         raise CannotListenError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    reload = Reload(settings, read)
+    reload.register("limits", relay.change_limits)
+    terminal = Terminal()
+
+    def hung_up() -> None:
+        if terminal.gone():
+            stop.set()
+        else:
+            reload()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     public = found.keys.identity.public
     if found.minted is not None:
         card = RelayCard(public, settings.url_at(relay.port))
@@ -160,7 +184,7 @@ async def run(settings: Settings, found: FoundKeys) -> None:
         refusals={str(reason): count for reason, count in counters.refusals.items() if count},
         endings={str(reason): count for reason, count in counters.endings.items() if count},
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # All is done, and a second signal while Python shuts down must not change the exit status.
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)

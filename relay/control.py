@@ -6,6 +6,7 @@ from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
 from relay.guard import Allowance, Buckets
 from relay.hub import Change
+from relay.limits import Limits
 from relay.reasons import Refusal
 from relay.websocket import Phase
 from wire import commands as c
@@ -29,6 +30,14 @@ class Control:
         )
         self._wakes = Buckets(limits.wakes_per_second, limits.wakes_burst, keys, random)
         self._wakes_pair = Buckets(limits.wakes_pair_per_second, limits.wakes_pair_burst, keys, random)
+
+    def change(self, limits: Limits) -> None:
+        """Go by other limits from now on."""
+        keys = limits.rate_keys
+        self._introductions.change(limits.introductions_per_second, limits.introductions_burst, keys)
+        self._introductions_pair.change(limits.introductions_pair_per_second, limits.introductions_pair_burst, keys)
+        self._wakes.change(limits.wakes_per_second, limits.wakes_burst, keys)
+        self._wakes_pair.change(limits.wakes_pair_per_second, limits.wakes_pair_burst, keys)
 
     def command_received(self, session: "Session", message: bytes) -> bool:
         """Take one frame for the server; True when the session's reads were held or it is over."""

@@ -33,6 +33,17 @@ def default_total_queue() -> int:
     return max(16 * MIB, min(256 * MIB, available_memory() // 4))
 
 
+GROUPS: Final = {
+    "opening_deadline": "opening",
+    "ping_after": "life",
+    "frames_per_second": "what one session may send",
+    "flush_size": "what may wait for recipients",
+    "subscriptions": "presence, introductions, wakes",
+    "replay_ring": "memory of what was seen, and time",
+}
+"""Titles by the first limit of each group, for texts about them."""
+
+
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Limits:
     """Bounds and deadlines. Sizes in bytes, times in seconds, rates per second."""

@@ -160,6 +160,11 @@ class Budget(Generic[Sender]):
         self.used = 0
         self.stalled: dict[Outbox[Sender], None] = {}
 
+    def change(self, limits: Limits) -> None:
+        """Go by other limits from now on. Room that was granted and is not used is taken back, and nothing else."""
+        self._limits = limits
+        self.reclaim()
+
     def stall(self, outbox: Outbox[Sender], in_transport: int, now: float) -> None:
         """Count an outbox whose transport stopped taking."""
         outbox.stalled = True
