@@ -13,9 +13,9 @@ import tomli_w
 from keys.errors import KeysError
 from relay.own_keys import keys_place, look_for_keys
 from relay.reload import APPLIES
-from relay.settings import NAMES, Loaded, load_with_origins
+from relay.settings import NAMES, Loaded, Settings, load_with_origins
 from relay.settings_help import PROGRAM, default_text, default_value, in_groups, varies
-from relay.settings_names import NOT_IN_FILE, Leaf
+from relay.settings_names import NOT_IN_FILE, Leaf, Names
 from relay.settings_problems import DEFAULT, BadSettings
 
 _USAGE: Final = f"""\
@@ -75,7 +75,7 @@ def check(loaded: Loaded, environ: Mapping[str, str]) -> str:
     )
 
 
-def show(loaded: Loaded, keys: str) -> str:
+def show(loaded: Loaded, keys: str, names: Names[Settings] = NAMES) -> str:
     """Return all settings in force as a relay.toml that sets them, each with where it was set as a comment."""
 
     def line(leaf: Leaf) -> str:
@@ -92,10 +92,10 @@ def show(loaded: Loaded, keys: str) -> str:
         f"# The settings in force, each with where it was set; read from {loaded.file or 'no file'}.\n"
         f"# The relay's keys: {keys}\n"
     )
-    return head + _sections(lambda leaf: [line(leaf)], titled=False)
+    return head + _sections(names, lambda leaf: [line(leaf)], titled=False)
 
 
-def template() -> str:
+def template(names: Names[Settings] = NAMES) -> str:
     """Return a relay.toml with every setting and its docstring, in which nothing is set."""
 
     def lines(leaf: Leaf) -> list[str]:
@@ -115,10 +115,10 @@ def template() -> str:
         "# relay.toml: the settings of a blindrelay relay. What is commented out has its default.\n"
         "# Flags and variables stand above this file. `python -m relay config check` tells whether it can be used.\n"
     )
-    return head + _sections(lines, titled=True)
+    return head + _sections(names, lines, titled=True)
 
 
-def doc() -> str:
+def doc(names: Names[Settings] = NAMES) -> str:
     """Return docs/settings.md: the same on every machine."""
     lines = [
         "# Settings",
@@ -130,10 +130,10 @@ def doc() -> str:
         "[OPERATIONS.md](../OPERATIONS.md#settings).",
         "",
         "The last column says what SIGHUP does with a new value. *At once*: it is in force for every client, those",
-        "that are there too; a deadline that becomes shorter counts from then on. *Next*: for what comes; what is under",
-        "way goes on as it was. *Restart*: nothing but a line in the log.",
+        "that are there too; a deadline that becomes shorter counts from then on. *Next*: for what comes; what is",
+        "under way goes on as it was. *Restart*: nothing but a line in the log.",
     ]
-    for title, leaves in in_groups(NAMES):
+    for title, leaves in in_groups(names):
         lines += [
             "",
             f"## {title}",
@@ -160,11 +160,11 @@ def _row(leaf: Leaf) -> str:
     return f"| {key} | {names} | {default_text(leaf)} | {about} | {APPLIES.get(leaf.key, 'restart')} |"
 
 
-def _sections(lines_of: Callable[[Leaf], list[str]], *, titled: bool) -> str:
+def _sections(names: Names[Settings], lines_of: Callable[[Leaf], list[str]], *, titled: bool) -> str:
     """Return the settings as a TOML file: those of no table first, as TOML wants it."""
     out: list[str] = []
     table = ""
-    groups = in_groups(NAMES)
+    groups = in_groups(names)
     for title, leaves in sorted(groups, key=lambda group: len(group[1][0].path)):
         above = ".".join(leaves[0].path[:-1])
         if titled:

@@ -37,7 +37,7 @@ def _refused(problems: list[str], places: list[str]) -> None:
 
 def _kept_old(part: str, error: Exception) -> None:
     if isinstance(error, KeepOld):
-        reason, places = str(error), []
+        reason, places = str(error), list[str]()
     elif isinstance(error, OSError) and error.strerror:
         reason, places = f"{error.filename or 'a file'}: {error.strerror}", []
     else:

@@ -120,7 +120,7 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-NAMES: Final = Names(Settings)
+NAMES: Final[Names[Settings]] = Names(Settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def load(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     return load_with_origins(arguments, environ).settings
 
 
-def load_with_origins(arguments: Sequence[str], environ: Mapping[str, str]) -> Loaded:
+def load_with_origins(arguments: Sequence[str], environ: Mapping[str, str], names: Names[Settings] = NAMES) -> Loaded:
     """Read all sources. Nothing but `environ` and the files that it and `arguments` lead to is looked at.
 
     Raises:
@@ -147,18 +147,18 @@ def load_with_origins(arguments: Sequence[str], environ: Mapping[str, str]) -> L
         SystemExit: after `--help` (status 0).
     """
     try:
-        flags = from_flags(arguments, NAMES)
+        flags = from_flags(arguments, names)
     except HelpWanted:
-        sys.stdout.write(settings_help.text(NAMES))
+        sys.stdout.write(settings_help.text(names))
         raise SystemExit(0) from None
-    variables = from_variables(environ, NAMES)
+    variables = from_variables(environ, names)
     above = _merged(variables, flags)
     defaults: dict[tuple[str, ...], Path | None] = {
         ("data_dir",): _default_data_dir(environ),
         ("secrets_dir",): _default_secrets_dir(environ),
     }
     path, named = _config_file(above, defaults["data_dir",])
-    file = from_file(path, NAMES) if path is not None else Given()
+    file = from_file(path, names) if path is not None else Given()
     if path is not None and not named:
         _stays_here(file, path)
     below = _merged(file, above)
@@ -166,7 +166,7 @@ def load_with_origins(arguments: Sequence[str], environ: Mapping[str, str]) -> L
     directory = below.values.get(("secrets_dir",), defaults["secrets_dir",])
     if directory:
         origin = below.origins.get(("secrets_dir",), Origin("variable", "CREDENTIALS_DIRECTORY"))
-        secrets = from_secrets(Path(directory), origin, NAMES)
+        secrets = from_secrets(Path(directory), origin, names)
     given = _merged(file, secrets, above)
     problems = [*flags.problems, *variables.problems, *secrets.problems, *file.problems]
     nested: dict[str, Any] = {}
@@ -176,9 +176,9 @@ def load_with_origins(arguments: Sequence[str], environ: Mapping[str, str]) -> L
             table = table.setdefault(name, {})
         table[at[-1]] = value
     try:
-        settings = Settings(**nested)
+        settings = names.of(**nested)
     except ValidationError as error:
-        problems += explain(error, NAMES, given.origins, given.values)
+        problems += explain(error, names, given.origins, given.values)
     else:
         if not problems:
             return Loaded(settings, given.origins, path)

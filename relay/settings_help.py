@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from typing import Any
 
 from relay.limits import GROUPS as LIMIT_GROUPS
 from relay.settings_names import PREFIX, Leaf, Names
@@ -29,7 +30,7 @@ _DEFAULTS = {
 _NONE = {"keys": "`relay.keys` in the data directory", "config": "`relay.toml` in the data directory, if it is there"}
 
 
-def in_groups(names: Names) -> list[tuple[str, list[Leaf]]]:
+def in_groups(names: Names[Any]) -> list[tuple[str, list[Leaf]]]:
     """Return all settings by groups, with the titles."""
     groups: list[tuple[str, list[Leaf]]] = [("The relay", [])]
     for leaf in names.leaves.values():
@@ -71,7 +72,7 @@ def number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
 
 
-def text(names: Names) -> str:
+def text(names: Names[Any]) -> str:
     """Return the whole help text."""
     parser = argparse.ArgumentParser(
         PROGRAM,

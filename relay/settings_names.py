@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
@@ -106,14 +106,17 @@ def _parts(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-class Names:
+Model_co = TypeVar("Model_co", bound=BaseModel, covariant=True)
+
+
+class Names(Generic[Model_co]):
     """All settings of a class, in the order in which they stand there.
 
     Args:
         of: the class; a field whose type is a pydantic dataclass or model is a table.
     """
 
-    def __init__(self, of: type[BaseModel]) -> None:
+    def __init__(self, of: type[Model_co]) -> None:
         self.of = of
         self.leaves: Mapping[tuple[str, ...], Leaf] = {leaf.path: leaf for leaf in _leaves(of.model_fields, ())}
         self.tables = frozenset(path[:-1] for path in self.leaves)

@@ -45,7 +45,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(
-    error: ValidationError, names: Names, origins: Mapping[Path_, Origin], given: Mapping[Path_, Any]
+    error: ValidationError, names: Names[Any], origins: Mapping[Path_, Origin], given: Mapping[Path_, Any]
 ) -> list[str]:
     """Return a line for each problem that pydantic found.
 

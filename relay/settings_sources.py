@@ -46,7 +46,7 @@ class HelpWanted(Exception):
 # --- Flags -----------------------------------------------------------------------------------------------------------
 
 
-def from_flags(arguments: Sequence[str], names: Names) -> Given:
+def from_flags(arguments: Sequence[str], names: Names[Any]) -> Given:
     """Read `--name value` and `--name=value`; a switch also as `--name` and `--no-name`, of several each again.
 
     A value never stands in what is said of an unknown flag: it may be a secret in the wrong place.
@@ -114,7 +114,7 @@ def _several(text: str) -> list[Any]:
 # --- Variables -------------------------------------------------------------------------------------------------------
 
 
-def from_variables(environ: Mapping[str, str], names: Names) -> Given:
+def from_variables(environ: Mapping[str, str], names: Names[Any]) -> Given:
     """Read `RELAY_…`, and for secrets `RELAY_…_FILE`."""
     given = Given()
     files = {f"{variable}{FILE_SUFFIX}": variable for variable in names.secrets}
@@ -164,13 +164,14 @@ def secret_files(directory: Path) -> Iterator[tuple[str, Path]]:
             yield path.name.upper(), path
 
 
-def from_secrets(directory: Path, named: Origin, names: Names) -> Given:
+def from_secrets(directory: Path, named: Origin, names: Names[Any]) -> Given:
     """Read the secrets directory: one file for each secret, and no setting that is none."""
     given = Given()
     try:
         files = list(secret_files(directory))
-    except OSError as error:
-        given.problems.append(f"secrets_dir is {str(directory)!r} ({named}): cannot read it: {error.strerror}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no directory can have this name"
+        given.problems.append(f"secrets_dir is {str(directory)!r} ({named}): cannot read it: {reason}")
         return given
     for variable, path in files:
         if variable not in names.secrets:
@@ -191,14 +192,18 @@ def from_secrets(directory: Path, named: Origin, names: Names) -> Given:
 def _read_secret(given: Given, leaf: Leaf, path: Path, origin: Origin) -> None:
     try:
         # Without O_NONBLOCK a pipe under this name would hold us until somebody writes to it.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            content = file.read(_SECRET_MOST + 1) if regular else b""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = os.read(descriptor, _SECRET_MOST + 1) if regular else b""
+        finally:
+            os.close(descriptor)
         text = content.decode().strip()
     except UnicodeDecodeError:
-        given.problems.append(f"{leaf.key} ({origin}): the file is not UTF-8 text")
-    except OSError as error:
-        given.problems.append(f"{leaf.key} ({origin}): cannot read {path}: {error.strerror}")
+        given.problems.append(f"{leaf.key} ({origin}): {path} is not UTF-8 text")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        given.problems.append(f"{leaf.key} ({origin}): cannot read {str(path)!r}: {reason}")
     else:
         if not regular:
             given.problems.append(f"{leaf.key} ({origin}): {path} is not a regular file")
@@ -211,7 +216,7 @@ def _read_secret(given: Given, leaf: Leaf, path: Path, origin: Origin) -> None:
 # --- relay.toml ------------------------------------------------------------------------------------------------------
 
 
-def from_file(path: Path, names: Names) -> Given:
+def from_file(path: Path, names: Names[Any]) -> Given:
     """Read relay.toml. A path in it that is not absolute counts from the directory of the file, wherever we run."""
     given = Given()
     try:
@@ -261,7 +266,7 @@ class _Where:
         return Origin("file", str(self.path), lines[0] if len(lines) == 1 else None)
 
 
-def _take(given: Given, table: Mapping[str, Any], above: tuple[str, ...], where: _Where, names: Names) -> None:
+def _take(given: Given, table: Mapping[str, Any], above: tuple[str, ...], where: _Where, names: Names[Any]) -> None:
     for name, value in table.items():
         path = (*above, name)
         origin = where(path)
