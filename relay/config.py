@@ -161,11 +161,10 @@ def _row(leaf: Leaf) -> str:
 
 
 def _sections(names: Names[Settings], lines_of: Callable[[Leaf], list[str]], *, titled: bool) -> str:
-    """Return the settings as a TOML file: those of no table first, as TOML wants it."""
+    """Return the settings as a TOML file."""
     out: list[str] = []
     table = ""
-    groups = in_groups(names)
-    for title, leaves in sorted(groups, key=lambda group: len(group[1][0].path)):
+    for title, leaves in in_groups(names):
         above = ".".join(leaves[0].path[:-1])
         if titled:
             out += ["", "", f"# --- {title} ".ljust(_WIDTH, "-")]

@@ -110,9 +110,7 @@ class Buckets:
 
 def carried(left: float, rate: float, burst: float) -> float:
     """Return what is left of a session's allowance when its rate and burst change: without a rate it has no end."""
-    if rate <= 0:
-        return float("inf")
-    return burst if left == float("inf") else min(left, burst)
+    return float("inf") if rate <= 0 else min(left, burst)
 
 
 class Allowance:

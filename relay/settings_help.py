@@ -31,9 +31,9 @@ _NONE = {"keys": "`relay.keys` in the data directory", "config": "`relay.toml` i
 
 
 def in_groups(names: Names[Any]) -> list[tuple[str, list[Leaf]]]:
-    """Return all settings by groups, with the titles."""
+    """Return all settings by groups, with the titles; those of no table first, as TOML wants them."""
     groups: list[tuple[str, list[Leaf]]] = [("The relay", [])]
-    for leaf in names.leaves.values():
+    for leaf in sorted(names.leaves.values(), key=lambda leaf: len(leaf.path)):
         titles = LIMIT_GROUPS if leaf.path[0] == "limits" else GROUPS
         title = titles.get(leaf.path[-1])
         if title is not None:

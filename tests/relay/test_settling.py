@@ -1,7 +1,9 @@
 """How limits that end sessions come into force."""
 
 from dataclasses import fields, replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +56,26 @@ def test_a_smaller_total_follows_the_use_down_and_never_up() -> None:
     assert not settling.settled
     assert totals(3, 3) == (16, 8)
     assert settling.settled
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("opening_deadline", 5),
+        ("request_size", 10),
+        ("silent_after", 30),
+        ("closing_deadline", 2.5),
+        ("partial_grace", 5),
+        ("partial_deadline", 60),
+        ("queue_age", 15),
+    ],
+)
+def test_each_that_a_session_may_end_by_has_its_time(name: str, seconds: float) -> None:
+    value = getattr(OLD, name)
+    less: dict[str, Any] = {name: type(value)(value / 2)}
+    settling = Settling(OLD, replace(OLD, **less), 0.0)
+    assert settling.in_force(seconds - 0.1, 0, 0) == OLD
+    assert settling.in_force(seconds, 0, 0) == replace(OLD, **less)
 
 
 def test_a_request_that_is_under_way_keeps_its_size_for_as_long_as_it_may_take() -> None:
