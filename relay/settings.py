@@ -65,6 +65,8 @@ def _check_given(value: object) -> object:
     if value == "":
         # Path("") would be the working directory; taking it for "not set" could change the relay's keys in silence.
         raise ValueError("it is empty: give it a value or remove it")
+    if "\0" in str(value):
+        raise ValueError("no file can have a name with a NUL in it")
     return value
 
 
@@ -164,7 +166,7 @@ def load_with_origins(arguments: Sequence[str], environ: Mapping[str, str], name
     below = _merged(file, above)
     secrets = Given()
     directory = below.values.get(("secrets_dir",), defaults["secrets_dir",])
-    if directory:
+    if directory and isinstance(directory, str | Path):  # anything else is told below, as every wrong type
         origin = below.origins.get(("secrets_dir",), Origin("variable", "CREDENTIALS_DIRECTORY"))
         secrets = from_secrets(Path(directory), origin, names)
     given = _merged(file, secrets, above)
@@ -209,7 +211,12 @@ def _stays_here(file: Given, path: Path) -> None:
     """Refuse a relay.toml that was found in the data directory and names another as that."""
     at = ("data_dir",)
     other = file.values.get(at)
-    if isinstance(other, str) and other and os.path.realpath(other) != os.path.realpath(path.parent):
+    if (
+        isinstance(other, str)
+        and other
+        and "\0" not in other
+        and os.path.realpath(other) != os.path.realpath(path.parent)
+    ):
         file.problems.append(
             f"data_dir is {other!r} ({file.origins[at]}): this file was found in {path.parent}, as that is the data "
             f"directory; remove the key, or name the file by --config or {PREFIX}CONFIG"

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from relay import config
 from relay.settings import NAMES
 from relay.settings_names import NOT_IN_FILE
 from tests.docs import markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SETTINGS = (markdown.ROOT / "docs" / "settings.md").read_text()
 
