@@ -22,7 +22,11 @@ _SECRET_MOST: Final = 16384
 """Bytes that are read of a file with a secret, as of a key file."""
 _TRUTHS: Final = frozenset(("true", "false", "yes", "no", "on", "off", "1", "0"))
 _OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
-_LINE: Final = re.compile(r'\s*(?:\[\s*([^\[\]]+?)\s*\]|((?:[\w-]+|"[^"]*"|\'[^\']*\'|\s*\.\s*)+?)\s*=)')
+_PART: Final = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+# A table's head, or a key with what follows it. Each character can be matched in one way: it takes linear time.
+_LINE: Final = re.compile(
+    r"""\s*(?:\[([^\[\]]+)\]|((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=)"""
+)
 
 
 @dataclass(slots=True)
@@ -253,7 +257,7 @@ class _Where:
             found = _LINE.match(line)
             if found is None:
                 continue
-            key = tuple(part.strip().strip("\"'") for part in (found[1] or found[2]).split("."))
+            key = tuple(part.strip("\"'") for part in _PART.findall(found[1] or found[2]))
             if found[1] is not None:
                 table = key
                 self._lines.setdefault(key, []).append(number)

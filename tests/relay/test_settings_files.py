@@ -213,6 +213,24 @@ def test_a_choice_that_is_nearly_right_is_suggested(file: Path) -> None:
     assert refused(file, "log_level = 'wraning'").endswith("; did you mean warning?")
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("limits . malformed = 'x'", 1),
+        ("\n[ 'limits' ]\n  \"malformed\"  = 'x'", 3),
+        ("[limits] # malformed = 1\n# malformed = 2\nmalformed='x'", 3),
+        ("limits.'malformed' = 'x'", 1),
+    ],
+)
+def test_a_line_is_found_however_the_key_is_written(text: str, line: int, file: Path) -> None:
+    assert f"limits.malformed is 'x' (file {file} line {line}): " in refused(file, text)
+
+
+def test_a_long_line_that_is_no_key_takes_no_time(file: Path) -> None:
+    words = "-".join(["word"] * 20_000) + " " * 20_000
+    assert refused(file, f'url = """\n{words}\n[{words}\n"""').startswith("url is ")
+
+
 def test_no_line_is_better_than_a_wrong_one(file: Path) -> None:
     assert f"port is 0.5 (file {file}): " in refused(file, 'url = """\nport = 1\n"""\nport = 0.5')
 
