@@ -78,12 +78,15 @@ class Limits:
     frames_per_second: float = 5000.0
     """A file in 32 KiB chunks at a gigabit is under 4,000."""
     frames_burst: int = 20000
+    """At once; four seconds of that."""
     bytes_per_second: float = 64.0 * MIB
     """Half a gigabit: more than any uplink of a person."""
     bytes_burst: int = 128 * MIB
+    """At once; two seconds of that."""
     commands_per_second: float = 50.0
     """Frames for the server cost a signature check and an AEAD (about 45 µs); an honest client sends a few a minute."""
     commands_burst: int = 400
+    """At once; eight seconds of that."""
     refusals_per_second: float = 400.0
     """Each 0x03 costs a seal and a signature, five times a routed frame: this is one percent of a core."""
     refusals_burst: int = 2000
@@ -119,16 +122,23 @@ class Limits:
     presence_burst: int = 6
     """Changes of one key that are told at once; further ones wait, so that flapping costs its watchers little."""
     presence_per_second: float = 0.1
+    """How often a key is told of after that."""
     introductions_per_second: float = 0.2
     """Per sender."""
     introductions_burst: int = 20
+    """At once, per sender."""
     introductions_pair_per_second: float = 1 / 60
+    """Per sender and target."""
     introductions_pair_burst: int = 3
+    """At once, per sender and target."""
     wakes_per_second: float = 1.0
     """Per sender: a message to each of a group of friends at once, and a call that rings them again."""
     wakes_burst: int = 60
+    """At once, per sender."""
     wakes_pair_per_second: float = 0.2
+    """Per sender and target."""
     wakes_pair_burst: int = 10
+    """At once, per sender and target."""
 
     # Memory of what was seen.
     replay_ring: int = 32

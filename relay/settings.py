@@ -8,6 +8,7 @@ with `_FILE`, or in the secrets directory), or from the file of `--keys`; both a
 Only this module and those named `settings_…` read the environment.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -202,9 +203,16 @@ def _config_file(above: Given, data_dir: Path | None) -> tuple[Path | None, bool
     if named is not None:
         return (Path(named), True) if named else (None, True)
     directory = above.values.get(("data_dir",), data_dir)
-    path = Path(directory) / CONFIG_FILE if directory else None
-    # A dangling link, or a directory, is an error and not a file that is not there.
-    return (path, False) if path is not None and os.path.lexists(path) else (None, False)
+    if not directory:
+        return None, False
+    path = Path(directory) / CONFIG_FILE
+    # A directory that is closed to us, and a link that leads nowhere, are told when the file is read.
+    with contextlib.suppress(OSError):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None, False
+    return path, False
 
 
 def _stays_here(file: Given, path: Path) -> None:
