@@ -1,14 +1,15 @@
-"""`python -m relay`: run the relay."""
+"""`python -m relay`: run the relay, or look at its settings (`python -m relay config …`)."""
 
 import asyncio
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 import uvloop
 
 from keys.errors import KeysError
-from relay import log
+from relay import config, log
 from relay.access import AccessError
 from relay.admission import Admission
 from relay.app import CannotListenError, raise_file_limit, run
@@ -31,25 +32,31 @@ def check_files(settings: Settings) -> None:
         raise BadSettings(str(error)) from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run until told to stop; returns the exit status: 0, or 2 when the settings or keys cannot be used, or 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["config"]:
+        return config.main(arguments[1:], os.environ)
     try:
-        settings = load(sys.argv[1:] if arguments is None else arguments, os.environ)
-        admission = Admission(token_source(settings.token_file, os.environ), settings.allow_file, settings.deny_file)
+        settings = load(arguments, os.environ)
+        admission = Admission(token_source(settings), settings.allow_file, settings.deny_file)
         if settings.admission_url:
             check_installed()
         check_files(settings)
         # Last: it may mint keys, and a relay that cannot start must not leave any.
         found = find_keys(settings, os.environ)
     except (BadSettings, KeysError, AccessError) as error:
-        print(f"blindrelay: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"blindrelay: {line}", file=sys.stderr)
         return 2
     log.configure(settings.log_level)
     raise_file_limit()
     keep_heap()
+    # Until there is a handler: it would end the process before it had begun.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, found, admission))
+            runner.run(run(settings, found, admission, partial(load, arguments, dict(os.environ))))
     except CannotListenError as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 1

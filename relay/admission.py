@@ -46,7 +46,8 @@ class Admission:
         deny_file: Path | None = None,
         random: Callable[[int], bytes] = random_bytes,
     ) -> None:
-        self._source = tokens
+        self.source = tokens
+        """Where tokens are read from at the next reload; None asks for none."""
         self._allow_file = allow_file
         self._deny_file = deny_file
         self._random = random
@@ -72,7 +73,7 @@ class Admission:
             AccessError: a file cannot be used; what was in force stays in force.
         """
         problems: list[str] = []
-        tokens = _read(None if self._source is None else self._source.read, problems)
+        tokens = _read(None if self.source is None else self.source.read, problems)
         allow = _read(None if self._allow_file is None else partial(read_list, self._allow_file), problems)
         deny = _read(None if self._deny_file is None else partial(read_list, self._deny_file), problems)
         if problems:

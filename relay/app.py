@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import resource
 import signal
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,11 @@ from relay.log import log_loop_error
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
 from relay.ready import Condition
+from relay.reload import KeepOld, Reload
 from relay.session import Session
 from relay.settings import Settings, bracketed, parse_admin
+from relay.terminal import Terminal
+from relay.tokens import token_source
 from relay.watch import Watch
 
 if TYPE_CHECKING:
@@ -122,6 +126,41 @@ class Relay:
             raise AssertionError("the relay was not started")
         return self._core
 
+    def change_limits(self, settings: Settings) -> None:
+        """Take the limits and the drain of other settings, without ending a session.
+
+        Raises:
+            KeepOld: this process may not open as many files as they need.
+        """
+        try:
+            settings.limits.check_files()
+        except ValueError as error:
+            raise KeepOld(str(error)) from None
+        self.drain.change(settings.drain)
+        if not self.core.draining and settings.limits != self._settings.limits:
+            self.core.change_limits(settings.limits)
+            self._settings = self._settings.model_copy(update={"limits": settings.limits})
+
+    def change_admission(self, settings: Settings) -> None:
+        """Read tokens and lists anew, and close the relay down or take it up again.
+
+        Raises:
+            KeepOld: a file cannot be used; the old tokens and lists stay in force.
+        """
+        admission = self.core.admission
+        before, admission.source = admission.source, token_source(settings)
+        try:
+            self.core.entry.reload()
+        except AccessError as error:
+            admission.source = before
+            raise KeepOld("; ".join(str(error).splitlines())) from None
+        self.core.entry.decommission(settings.decommission)
+
+    def change_texts(self, settings: Settings) -> None:
+        """Take what the operator says of the relay."""
+        self.core.about = settings.about
+        self.core.pages.draw()
+
     async def stop(self) -> None:
         """Drain, and stop; see :class:`relay.drain.Drain`.
 
@@ -178,18 +217,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def reload(relay: Relay) -> None:
-    """Read tokens and lists anew; what cannot be used leaves what was in force."""
-    try:
-        relay.core.entry.reload()
-    except AccessError as error:
-        structlog.get_logger().error("reload_failed", problems=str(error).splitlines())
-    else:
-        structlog.get_logger().info("reloaded")
+async def run(settings: Settings, found: FoundKeys, admission: Admission, read: Callable[[], Settings]) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings and the files that they name again.
 
-
-async def run(settings: Settings, found: FoundKeys, admission: Admission) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads tokens and lists anew.
+    Args:
+        settings: where to listen, and the limits.
+        found: the relay's keys.
+        read: reads the settings again, at SIGHUP.
 
     Raises:
         CannotListenError: the address cannot be listened on.
@@ -205,7 +239,19 @@ async def run(settings: Settings, found: FoundKeys, admission: Admission) -> Non
     quiet_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload, relay)
+    reload = Reload(settings, read)
+    reload.register("limits", relay.change_limits)
+    reload.register("admission", relay.change_admission)
+    reload.register("texts", relay.change_texts)
+    terminal = Terminal()
+
+    def hung_up() -> None:
+        if terminal.gone():
+            stop.set()
+        else:
+            reload()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     public = found.keys.identity.public
     if found.minted is not None:
         card = RelayCard(public, settings.url_at(relay.port))
@@ -231,7 +277,7 @@ async def run(settings: Settings, found: FoundKeys, admission: Admission) -> Non
         refusals={str(reason): count for reason, count in counters.refusals.items() if count},
         endings={str(reason): count for reason, count in counters.endings.items() if count},
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # All is done, and a second signal while Python shuts down must not change the exit status.
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)

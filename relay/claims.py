@@ -62,6 +62,10 @@ class Queue(Generic[Newcomer]):
         self._most = most
         self._lines: dict[bytes, deque[Newcomer]] = {}
 
+    def change(self, most: int) -> None:
+        """Let so many wait for one id from now on; whoever waits already goes on waiting."""
+        self._most = most
+
     def join(self, client_id: bytes, newcomer: Newcomer) -> bool:
         """Stand in line; False when the line is full."""
         line = self._lines.setdefault(client_id, deque())

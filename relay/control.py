@@ -6,6 +6,7 @@ from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
 from relay.guard import Allowance, Buckets
 from relay.hub import Change
+from relay.limits import Limits
 from relay.reasons import Refusal
 from relay.websocket import Phase
 from wire import commands as c
@@ -27,17 +28,27 @@ class Control:
         limits = core.limits
         self._core = core
         keys, random = limits.rate_keys, core.random
-        self._introductions = Buckets(limits.introductions_per_second, limits.introductions_burst, keys, random)
-        self._introductions_pair = Buckets(
-            limits.introductions_pair_per_second, limits.introductions_pair_burst, keys, random
-        )
-        self._introductions_target = Buckets(
-            limits.introductions_target_per_second, limits.introductions_target_burst, keys, random
-        )
-        self._wakes = Buckets(limits.wakes_per_second, limits.wakes_burst, keys, random)
-        self._wakes_pair = Buckets(limits.wakes_pair_per_second, limits.wakes_pair_burst, keys, random)
-        self._wakes_target = Buckets(limits.wakes_target_per_second, limits.wakes_target_burst, keys, random)
-        self._registrations = Buckets(limits.registrations_per_second, limits.registrations_burst, keys, random)
+        self._introductions = Buckets(*limits.rate("introductions"), keys, random)
+        self._introductions_pair = Buckets(*limits.rate("introductions_pair"), keys, random)
+        self._introductions_target = Buckets(*limits.rate("introductions_target"), keys, random)
+        self._wakes = Buckets(*limits.rate("wakes"), keys, random)
+        self._wakes_pair = Buckets(*limits.rate("wakes_pair"), keys, random)
+        self._wakes_target = Buckets(*limits.rate("wakes_target"), keys, random)
+        self._registrations = Buckets(*limits.rate("registrations"), keys, random)
+        self._rates = {
+            "introductions": self._introductions,
+            "introductions_pair": self._introductions_pair,
+            "introductions_target": self._introductions_target,
+            "wakes": self._wakes,
+            "wakes_pair": self._wakes_pair,
+            "wakes_target": self._wakes_target,
+            "registrations": self._registrations,
+        }
+
+    def change(self, limits: Limits) -> None:
+        """Go by other limits from now on."""
+        for name, buckets in self._rates.items():
+            buckets.change(*limits.rate(name), limits.rate_keys)
 
     def command_received(self, session: "Session", message: bytes) -> bool:
         """Take one frame for the server; True when the session's reads were held or it is over."""

@@ -26,6 +26,7 @@ from relay.pages import Pages
 from relay.ready import Ready
 from relay.reasons import Ending, Refusal
 from relay.session import Session
+from relay.settling import Settling
 from relay.turns import Turns
 from relay.websocket import Phase
 from wire.frames import Random
@@ -94,6 +95,7 @@ class Core:
         """Nobody is let in any more, and no presence told: all go, and all will be back."""
         self.stopping = False
         """What is still owed is paid at once, whatever the pace was."""
+        self._settling: Settling | None = None
         self._relieving = False
         self._heaviest: Outbox[Session] | None = None
         self._next_scan = 0.0
@@ -271,6 +273,45 @@ class Core:
             session.abort(Ending.STALLED)
         else:
             self.budget.shrunk(outbox, session.transport.get_write_buffer_size())
+
+    # --- Limits that change ------------------------------------------------------------------------------------------
+
+    def change_limits(self, limits: Limits) -> None:
+        """Go by other limits from now on, with those too who are here already. Nobody's session ends by that.
+
+        What would end sessions comes into force in time (see :class:`relay.settling.Settling`).
+        """
+        now = self.clock()
+        self._settling = Settling(self.limits, limits, now)
+        self.turns.change(limits.slice)
+        self.presence.change(limits.presence_per_second, limits.presence_burst, now)
+        self.handshakes_seen.change(limits.replay_ring, limits.replay_keys)
+        self.commands_seen.change(limits.replay_ring_commands, limits.replay_keys)
+        self.handshake_rate.change(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys)
+        self.claims.change(limits.claim_queue)
+        self.control.change(limits)
+        self.door.change(limits)
+        self.settle_limits(now)
+        self.turns.task(self._change_steps())
+
+    def settle_limits(self, now: float) -> None:
+        """Let those limits come into force whose time it is."""
+        if self._settling is None:
+            return
+        self.limits = self._settling.in_force(now, self.budget.used, self.partial_used)
+        self.budget.change(self.limits)
+        if self._settling.settled:
+            self._settling = None
+
+    def _change_steps(self) -> Iterator[None]:
+        # In slices, for there may be a hundred thousand; each takes the limits that are in force when it is its turn.
+        for count, session in enumerate(list(self.connections)):
+            if session in self.connections:
+                session.limits_changed()
+                if not session.outbox.stalled:
+                    session.outbox.room = self.limits.flush_size
+            if count % 64 == 63:
+                yield
 
     # --- Time --------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from relay.guard import Buckets, Seldom, Tally
+from relay.limits import Limits
 from relay.opening import Opening, Welcome
 from relay.reasons import Ending
 from relay.replies import Reply
@@ -34,11 +35,14 @@ class Door:
         limits = core.limits
         self._core = core
         self.tally = Tally(limits.connections_per_address, core.random, clear=core.admission.lists_addresses)
-        self.token_failures = Buckets(
-            limits.token_failures_per_second, limits.token_failures_burst, limits.rate_keys, core.random
-        )
+        self.token_failures = Buckets(*limits.rate("token_failures"), limits.rate_keys, core.random)
         self._tell_query = Seldom(_HOUR)
         self._tell_full = Seldom(_MINUTE)
+
+    def change(self, limits: Limits) -> None:
+        """Go by other limits from now on; who has a place keeps it."""
+        self.tally.change(limits.connections_per_address)
+        self.token_failures.change(*limits.rate("token_failures"), limits.rate_keys)
 
     # --- Accepted connections ----------------------------------------------------------------------------------------
 

@@ -36,6 +36,11 @@ class Drain:
         self._seconds = seconds
         self._told: set[Session] = set()
 
+    def change(self, seconds: float) -> None:
+        """Take so long, if it has not begun."""
+        if not self._core.draining:
+            self._seconds = seconds
+
     def hurry(self) -> None:
         """Close all that are left at once: whoever runs the relay will not wait."""
         self._seconds = 0.0

@@ -28,6 +28,13 @@ class ReplayMemory:
         # Each value is a byte string of digests, oldest first.
         self._seen: OrderedDict[bytes, bytes] = OrderedDict()
 
+    def change(self, ring: int, keys: int) -> None:
+        """Remember so many from now on; what is more than that goes as if it had come now, the oldest first."""
+        self._ring = ring
+        self._keys = keys
+        while len(self._seen) > keys:
+            self._seen.popitem(last=False)
+
     def first_time(self, x_pub: bytes, nonce: bytes) -> bool:
         """Remember a nonce of the owner of `x_pub`; tell whether it was not seen before.
 
@@ -69,6 +76,14 @@ class Buckets:
         self._burst = float(burst)
         self._keys = keys
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+
+    def change(self, rate: float, burst: int, keys: int) -> None:
+        """Allow so much from now on. What was spent stays spent; what time has earned since goes by the new rate."""
+        self._rate = rate
+        self._burst = float(burst)
+        self._keys = keys
+        while len(self._buckets) > keys:
+            self._buckets.popitem(last=False)
 
     def allow(self, key: bytes, now: float) -> bool:
         """Take one token from the bucket of `key`; tell whether there was one."""
@@ -137,6 +152,10 @@ class Tally:
         self._nobody = Place(b"")
         self.total = 0
 
+    def change(self, most: int) -> None:
+        """Allow so many of one address from now on; those that are open stay."""
+        self._most = most
+
     def take(self, address: bytes) -> Place | None:
         """Count a connection more of `address`; None when it has too many. b"" is nobody's, and never too many."""
         if not address:
@@ -180,6 +199,11 @@ class Seldom:
         return True
 
 
+def carried(left: float, rate: float, burst: float) -> float:
+    """Return what is left of a session's allowance when its rate and burst change: without a rate it has no end."""
+    return float("inf") if rate <= 0 else min(left, burst)
+
+
 class Allowance:
     """One session's allowance of something, spent in any amounts and never refused: debt is paid by waiting."""
 
@@ -190,6 +214,14 @@ class Allowance:
         self._burst = burst
         self._since = now
         self.left = burst if rate > 0 else float("inf")
+
+    def change(self, rate: float, burst: float, now: float) -> None:
+        """Earn at another rate from now on, up to another burst; a debt stays one, unless the rate is off."""
+        self.debt(now)
+        self._rate = rate
+        self._burst = burst
+        self._since = now
+        self.left = carried(self.left, rate, burst)
 
     def debt(self, now: float) -> float:
         """Add what time has earned; return the seconds until the allowance is no longer overdrawn, 0 if it is not."""

@@ -5,13 +5,13 @@ import os
 import sys
 
 from relay.pages import HEALTH_PATH
-from relay.settings import BadSettings, load
+from relay.settings import BadSettings, Settings, load
 
 
 def main() -> int:
     """Ask the relay that these settings describe for its health page."""
     try:
-        settings = load([], os.environ)
+        settings = _settings()
     except BadSettings as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 2
@@ -25,6 +25,19 @@ def main() -> int:
         return 1
     finally:
         connection.close()
+
+
+def _settings() -> Settings:
+    """Return the settings, or of such as cannot be used the address that the variables alone give.
+
+    A relay that runs goes on with what it has read: a file that was edited since must not make it look dead, for an
+    orchestrator would end it, and then it could not start again.
+    """
+    try:
+        return load([], os.environ)
+    except BadSettings:
+        address = {name: os.environ[name] for name in ("RELAY_HOST", "RELAY_PORT") if name in os.environ}
+        return load([], {**address, "RELAY_CONFIG": os.devnull})
 
 
 if __name__ == "__main__":

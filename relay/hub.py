@@ -73,6 +73,14 @@ class Presence(Generic[Session]):
         self.subscriptions = 0
         """Pairs of a session and a key that it watches."""
 
+    def change(self, rate: float, burst: int, now: float) -> None:
+        """Damp in another way from now on; what waits to be told waits no longer than it would by the new rate."""
+        self._rate = rate
+        self._burst = float(burst)
+        for x_pub, when in self._due.items():
+            # A debt is one at most, and one more is needed to be told.
+            self._due[x_pub] = min(when, now + 2 / rate) if rate > 0 else now
+
     def watch(self, session: Session, x_pubs: Iterable[bytes]) -> None:
         """Let a session watch these keys."""
         for x_pub in x_pubs:

@@ -64,6 +64,17 @@ def default_total_subscriptions() -> int:
     return max(128 * KIB, available_memory() // 4 // _SUBSCRIPTION)
 
 
+GROUPS: Final = {
+    "opening_deadline": "opening",
+    "ping_after": "life",
+    "frames_per_second": "what one session may send",
+    "flush_size": "what may wait for recipients",
+    "subscriptions": "presence, introductions, wakes",
+    "replay_ring": "memory of what was seen, and time",
+}
+"""Titles by the first limit of each group, for texts about them."""
+
+
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Limits:
     """Bounds and deadlines. Sizes in bytes, times in seconds, rates per second."""
@@ -118,12 +129,15 @@ class Limits:
     frames_per_second: float = 5000.0
     """A file in 32 KiB chunks at a gigabit is under 4,000."""
     frames_burst: int = 20000
+    """At once; four seconds of that."""
     bytes_per_second: float = 64.0 * MIB
     """Half a gigabit: more than any uplink of a person."""
     bytes_burst: int = 128 * MIB
+    """At once; two seconds of that."""
     commands_per_second: float = 50.0
     """Frames for the server cost a signature check and an AEAD (about 45 µs); an honest client sends a few a minute."""
     commands_burst: int = 400
+    """At once; eight seconds of that."""
     refusals_per_second: float = 400.0
     """Each 0x03 costs a seal and a signature, five times a routed frame: this is one percent of a core."""
     refusals_burst: int = 2000
@@ -161,11 +175,15 @@ class Limits:
     presence_burst: int = 6
     """Changes of one key that are told at once; further ones wait, so that flapping costs its watchers little."""
     presence_per_second: float = 0.1
+    """How often a key is told of after that."""
     introductions_per_second: float = 0.2
     """Per sender."""
     introductions_burst: int = 20
+    """At once, per sender."""
     introductions_pair_per_second: float = 1 / 60
+    """Per sender and target."""
     introductions_pair_burst: int = 3
+    """At once, per sender and target."""
     introductions_target_per_second: float = 0.5
     """Per target, whoever sends: many ids are cheap, and each introduction asks a person something."""
     introductions_target_burst: int = 200
@@ -173,8 +191,11 @@ class Limits:
     wakes_per_second: float = 1.0
     """Per sender: a message to each of a group of friends at once, and a call that rings them again."""
     wakes_burst: int = 60
+    """At once, per sender."""
     wakes_pair_per_second: float = 0.2
+    """Per sender and target."""
     wakes_pair_burst: int = 10
+    """At once, per sender and target."""
     wakes_target_per_second: float = 0.1
     """Per target, messages and calls apart: one push wakes a phone, and many ids must not ring it without end."""
     wakes_target_burst: int = 30
@@ -224,6 +245,10 @@ class Limits:
     def most_accepted(self) -> int:
         """TCP connections at once, WebSockets or not."""
         return (self.connections or default_connections()) + self.connections_spare
+
+    def rate(self, name: str) -> tuple[float, int]:
+        """Return the rate and burst of one kind: `name_per_second` and `name_burst`."""
+        return getattr(self, f"{name}_per_second"), getattr(self, f"{name}_burst")
 
     def check_files(self) -> None:
         """Refuse limits for which this process may not open enough files.

@@ -33,7 +33,8 @@ def configure(level: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        # Not cached: SIGHUP may change the level, and a logger that was used keeps the one it was made with.
+        cache_logger_on_first_use=False,
     )
 
 

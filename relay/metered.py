@@ -6,7 +6,7 @@ Nothing here refuses or drops anything. Whoever spends too fast is not read from
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from relay.guard import Allowance
+from relay.guard import Allowance, carried
 from relay.reasons import Ending
 from relay.websocket import Phase, WebSocket
 from wire.limits import MAX_HANDSHAKE
@@ -100,6 +100,27 @@ class MeteredSocket(WebSocket):
             wait = max(wait, -self.frames_left / limits.frames_per_second)
         if wait > 0:
             self.core.hold_for(self, HOLD_RATE, wait)
+
+    def limits_changed(self) -> None:
+        """Go by the limits of now. Whoever is held for a debt is held no longer than these ask for."""
+        limits, now = self.core.limits, self.core.clock()
+        self.bytes_left = carried(self.bytes_left, limits.bytes_per_second, limits.bytes_burst)
+        self.frames_left = carried(self.frames_left, limits.frames_per_second, limits.frames_burst)
+        waits = [0.01]
+        if self.bytes_left < 0:
+            waits.append(-self.bytes_left / limits.bytes_per_second)
+        if self.frames_left < 0:
+            waits.append(-self.frames_left / limits.frames_per_second)
+        for allowance, rate, burst in (
+            (self.commands_left, limits.commands_per_second, limits.commands_burst),
+            (self.refusals_left, limits.refusals_per_second, limits.refusals_burst),
+        ):
+            if allowance is not None:
+                allowance.change(rate, burst, now)
+                waits.append(allowance.debt(now))
+        if self.held & HOLD_RATE:
+            # Beside the timer that runs, whichever comes first: what comes next renews a hold that ended too early.
+            self.core.later(max(waits), self.release, HOLD_RATE)
 
     def spend(self, allowance: Allowance) -> None:
         """Spend one; hold reads for as long as the allowance is overdrawn."""

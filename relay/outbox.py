@@ -153,6 +153,11 @@ class Budget(Generic[Sender]):
         # With the recipient of each: an outbox that knew it itself would hold it in a cycle.
         self.stalled: dict[Outbox[Sender], Sender] = {}
 
+    def change(self, limits: Limits) -> None:
+        """Go by other limits from now on. Room that was granted and is not used is taken back, and nothing else."""
+        self._limits = limits
+        self.reclaim()
+
     def stall(self, outbox: Outbox[Sender], recipient: Sender, in_transport: int, now: float) -> None:
         """Count a recipient's outbox, whose transport stopped taking."""
         outbox.stalled = True

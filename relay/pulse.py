@@ -54,6 +54,7 @@ class Pulse:
     def deadlines(self, now: float) -> None:
         """Do what is due at `now`, but for the sweep."""
         core = self._core
+        core.settle_limits(now)
         limits = core.limits
         for session in _due(core.opening, now - limits.opening_deadline):
             session.end(Ending.SLOW_OPENING, CloseCode.POLICY_VIOLATION, "no handshake in time")

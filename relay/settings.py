@@ -1,20 +1,27 @@
-"""Settings: each is a flag and a `RELAY_…` variable. The only module that reads the environment.
+"""Settings: each is a flag, a `RELAY_…` variable and a key of relay.toml, and stands once, here.
 
-The relay's keys come from `RELAY_X25519_SECRET` and `RELAY_ED25519_SECRET` (or files named by these with `_FILE`), or
-from the file of `--keys`; both at once are an error. Without either, `relay.keys` in the data directory holds them.
-Admission tokens come from `RELAY_TOKEN` or the file of `--token-file`, or both.
+Flags stand above variables, these above the secrets directory, that above relay.toml, that above the defaults. The
+relay's keys are no settings: they come from `RELAY_X25519_SECRET` and `RELAY_ED25519_SECRET` (or files named by these
+with `_FILE`, or in the secrets directory), or from the file of `--keys`; both at once are an error. Without either,
+`relay.keys` in the data directory holds them.
+
+Only this module and those named `settings_…` read the environment.
 """
 
+import contextlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from keys.invite import check_url
+from relay import settings_help
 from relay.about import (
     MAX_CONTACT,
     MAX_NAME,
@@ -25,27 +32,41 @@ from relay.about import (
     text_checker,
 )
 from relay.limits import Limits
+from relay.settings_names import PREFIX, Names
+from relay.settings_problems import BadSettings, Origin, explain
+from relay.settings_sources import Given, HelpWanted, from_file, from_flags, from_secrets, from_variables
 from wire.limits import MAX_INFO
 
-PREFIX: Final = "RELAY_"
-_SECRETS: Final = frozenset(
-    f"{PREFIX}{name}{suffix}" for name in ("X25519_SECRET", "ED25519_SECRET") for suffix in ("", "_FILE")
-) | {f"{PREFIX}TOKEN"}
-_LIMITS: Final = f"{PREFIX}LIMITS_"
+__all__ = [
+    "CONFIG_FILE",
+    "NAMES",
+    "PREFIX",
+    "BadSettings",
+    "Loaded",
+    "Settings",
+    "bracketed",
+    "load",
+    "load_with_origins",
+    "parse_admin",
+]
+
+CONFIG_FILE: Final = "relay.toml"
 _LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
-class BadSettings(Exception):
-    """Settings that cannot be used; the text names each, and never a secret."""
-
-
-def _default_data_dir() -> Path:
+def _default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Return systemd's state directory, else the XDG one of this user: the same place from every working directory."""
-    state = os.environ.get("STATE_DIRECTORY")
+    state = environ.get("STATE_DIRECTORY")
     if state:
         return Path(state.split(":")[0])
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "blindrelay"
+    home = environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path(environ.get("HOME") or Path.home()) / ".local" / "state") / "blindrelay"
+
+
+def _default_secrets_dir(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the directory of systemd's LoadCredential=, which is made for one service."""
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(credentials) if credentials else None
 
 
 def _check_url(url: str) -> str:
@@ -71,6 +92,8 @@ def _check_given(value: object) -> object:
     if value == "":
         # Path("") would be the working directory; taking it for "not set" could change the relay's keys in silence.
         raise ValueError("it is empty: give it a value or remove it")
+    if "\0" in str(value):
+        raise ValueError("no file can have a name with a NUL in it")
     return value
 
 
@@ -85,20 +108,12 @@ GivenPath = Annotated[Path, BeforeValidator(_check_given)]
 class Settings(BaseSettings):
     """A blind relay: it forwards sealed frames between sockets by an id that only it can unmask."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="_",
-        env_nested_max_split=1,
-        cli_prog_name="python -m relay",
-        cli_kebab_case=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=False,
-        use_attribute_docstrings=True,
-    )
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    config: GivenPath | None = None
+    """The TOML file with settings; without it `relay.toml` in the data directory, if there is one."""
+    secrets_dir: GivenPath | None = Field(default_factory=_default_secrets_dir)
+    """A directory with a file for each secret, named as its variable: `relay_x25519_secret`. No other file is read."""
     host: str = "127.0.0.1"
     """Address to listen on; a TLS proxy on the same machine needs no other."""
     port: int = Field(8090, ge=0, le=65535)
@@ -111,6 +126,8 @@ class Settings(BaseSettings):
     """Client id of the push notifier, 16 hex digits; it stands above the one in the key file."""
     url: Annotated[str, AfterValidator(_check_url)] = ""
     """The URL under which clients reach this relay, for the relay card, such as wss://relay.example/ws."""
+    token: SecretStr | None = None
+    """Admission tokens with blanks between them, one of which clients have to show. No flag: those can be read."""
     token_file: GivenPath | None = None
     """Admission tokens, one a line, in a file of mode 0600: clients have to show one of them. Read again on SIGHUP."""
     allow_file: GivenPath | None = None
@@ -127,7 +144,7 @@ class Settings(BaseSettings):
     """What is logged, to standard error."""
     drain: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds over which sessions are closed after SIGTERM, so that not all clients come back at once; 0: no wait."""
-    log_pseudonyms: CliImplicitFlag[bool] = False
+    log_pseudonyms: bool = False
     """Log when sessions start and end, each client under a name that changes every day (UTC); see SECURITY.md."""
     admin: Annotated[str, AfterValidator(_check_admin)] = "127.0.0.1:9600"
     """Address and port of the admin listener with /metrics and /sessions, [::1]:9600 for IPv6; `off` for none."""
@@ -148,6 +165,18 @@ class Settings(BaseSettings):
     def about(self) -> About:
         """What the operator says of the relay."""
         return About(self.name, self.operator, self.contact, self.notice, self.docs_url)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is passed in and nothing else: :func:`load` reads the sources, and knows what each gave."""
+        return (init_settings,)
 
     def url_at(self, port: int) -> str:
         """Return the URL for the relay card: the one that was set, else where a client on this machine finds us."""
@@ -177,30 +206,110 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+NAMES: Final[Names[Settings]] = Names(Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and where each that is not the default was set, by its path (`("limits", "queue_size")`)."""
+
+    settings: Settings
+    origins: Mapping[tuple[str, ...], Origin]
+    file: Path | None
+    """The relay.toml that was read, if one was."""
+
+
 def load(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Read flags, then variables of the process; `environ` is looked at for names that do not exist.
+    """Return the settings that flags, variables and files give; as :func:`load_with_origins`."""
+    return load_with_origins(arguments, environ).settings
+
+
+def load_with_origins(arguments: Sequence[str], environ: Mapping[str, str], names: Names[Settings] = NAMES) -> Loaded:
+    """Read all sources. Nothing but `environ` and the files that it and `arguments` lead to is looked at.
 
     Raises:
-        BadSettings: names every setting that is unknown or cannot be used, the value, and what it should be.
-        SystemExit: after `--help` (status 0) or an unknown flag (status 2), as argparse has it.
+        BadSettings: names every setting that is unknown or cannot be used, where it was set, the value, and what it
+            should be.
+        SystemExit: after `--help` (status 0).
     """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _SECRETS
-    unknown = [
-        name for name in environ if name.startswith(PREFIX) and not name.startswith(_LIMITS) and name not in known
-    ]
-    if unknown:
-        raise BadSettings("\n".join(f"{name}: there is no such setting; see --help" for name in sorted(unknown)))
     try:
-        source: CliSettingsSource[Any] = CliSettingsSource(Settings, cli_parse_args=list(arguments))
-        return Settings(_cli_settings_source=source)  # type: ignore[call-arg]
+        flags = from_flags(arguments, names)
+    except HelpWanted:
+        sys.stdout.write(settings_help.text(names))
+        raise SystemExit(0) from None
+    variables = from_variables(environ, names)
+    above = _merged(variables, flags)
+    defaults: dict[tuple[str, ...], Path | None] = {
+        ("data_dir",): _default_data_dir(environ),
+        ("secrets_dir",): _default_secrets_dir(environ),
+    }
+    path, named = _config_file(above, defaults["data_dir",])
+    file = from_file(path, names) if path is not None else Given()
+    if path is not None and not named:
+        _stays_here(file, path)
+    below = _merged(file, above)
+    secrets = Given()
+    directory = below.values.get(("secrets_dir",), defaults["secrets_dir",])
+    if directory and isinstance(directory, str | Path):  # anything else is told below, as every wrong type
+        origin = below.origins.get(("secrets_dir",), Origin("variable", "CREDENTIALS_DIRECTORY"))
+        secrets = from_secrets(Path(directory), origin, names)
+    given = _merged(file, secrets, above)
+    problems = [*flags.problems, *variables.problems, *secrets.problems, *file.problems]
+    nested: dict[str, Any] = {}
+    for at, value in {**defaults, **given.values}.items():
+        table = nested
+        for name in at[:-1]:
+            table = table.setdefault(name, {})
+        table[at[-1]] = value
+    try:
+        settings = names.of(**nested)
     except ValidationError as error:
-        raise BadSettings("\n".join(_explain(problem) for problem in error.errors(include_url=False))) from None
-    except SettingsError as error:
-        raise BadSettings(str(error)) from None
+        problems += explain(error, names, given.origins, given.values)
+    else:
+        if not problems:
+            return Loaded(settings, given.origins, path)
+    raise BadSettings(problems)
 
 
-def _explain(problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
-    flag = "--" + ".".join(path).replace("_", "-")
-    variable = PREFIX + "_".join(path).upper()
-    return f"{flag} (or {variable}) is {problem['input']!r}: {problem['msg']}"
+def _merged(*sources: Given) -> Given:
+    """Return what the sources give together, the later above the earlier, without what is wrong with them."""
+    merged = Given()
+    for source in sources:
+        merged.values.update(source.values)
+        merged.origins.update(source.origins)
+    return merged
+
+
+def _config_file(above: Given, data_dir: Path | None) -> tuple[Path | None, bool]:
+    """Return the settings file, and whether it was named; one that was named has to be there."""
+    named = above.values.get(("config",))
+    if named is not None:
+        return (Path(named), True) if named else (None, True)
+    directory = above.values.get(("data_dir",), data_dir)
+    if not directory:
+        return None, False
+    path = Path(directory) / CONFIG_FILE
+    # A directory that is closed to us, and a link that leads nowhere, are told when the file is read.
+    with contextlib.suppress(OSError):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None, False
+    return path, False
+
+
+def _stays_here(file: Given, path: Path) -> None:
+    """Refuse a relay.toml that was found in the data directory and names another as that."""
+    at = ("data_dir",)
+    other = file.values.get(at)
+    if (
+        isinstance(other, str)
+        and other
+        and "\0" not in other
+        and os.path.realpath(other) != os.path.realpath(path.parent)
+    ):
+        file.problems.append(
+            f"data_dir is {other!r} ({file.origins[at]}): this file was found in {path.parent}, as that is the data "
+            f"directory; remove the key, or name the file by --config or {PREFIX}CONFIG"
+        )
+        del file.values[at], file.origins[at]

@@ -4,10 +4,10 @@ A token is a password for the relay as a whole: whoever has it may knock. It say
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qs
 
 from keys.errors import KeyFileError
@@ -15,6 +15,9 @@ from keys.primitives import KEY_SIZE, constant_time_equal, keyed_digest, random_
 from keys.private_file import read_private
 from relay.access import AccessError
 from relay.opening import Opening
+
+if TYPE_CHECKING:
+    from relay.settings import Settings
 
 VARIABLE: Final = "RELAY_TOKEN"
 SUBPROTOCOL: Final = "blindrelay"
@@ -106,7 +109,7 @@ def parse_tokens(text: str, name: str) -> list[str]:
 
 
 class TokenSource(NamedTuple):
-    """Where tokens are read from, again at each reload: a file that only its owner may read, and a variable."""
+    """Where tokens are read from, again at each reload: a file that only its owner may read, and a setting."""
 
     path: Path | None
     variable: str | None
@@ -128,7 +131,9 @@ class TokenSource(NamedTuple):
         return tokens
 
 
-def token_source(path: Path | None, environ: Mapping[str, str]) -> TokenSource | None:
+def token_source(settings: "Settings") -> TokenSource | None:
     """Return where tokens come from, or None where the relay asks for none."""
-    variable = environ.get(VARIABLE)
-    return None if path is None and variable is None else TokenSource(path, variable)
+    path, token = settings.token_file, settings.token
+    if path is None and token is None:
+        return None
+    return TokenSource(path, None if token is None else token.get_secret_value())

@@ -51,6 +51,12 @@ class Turns:
             self._schedule()
         return now - self._began > self._patience
 
+    def change(self, slice_: float) -> None:
+        """Give so many seconds per turn from now on to work that can wait."""
+        if self._patience == self._slice:  # and not without end, as the relay stops
+            self._patience = slice_
+        self._slice = slice_
+
     def postpone_no_more(self) -> None:
         """Take everything as it comes: the relay stops, and what is postponed now would not be read again."""
         self._patience = float("inf")

@@ -219,26 +219,10 @@ def known_variables() -> set[str]:
     return {f"RELAY_{name.upper()}" for name in Settings.model_fields if name != "limits"} | limits | {*SECRETS, TOKEN}
 
 
-def test_settings_table() -> None:
-    rows = markdown.rows(README, "flag", "variable", "default")
-    told = {}
-    for row in rows:
-        if not row["flag"].startswith("`--") or "limits" in row["flag"]:
-            continue
-        flags, variables = row["flag"].split(", "), row["variable"].split(", ")
-        for flag, variable in zip(flags, variables, strict=True):
-            name = markdown.code(flag).removeprefix("--").replace("-", "_")
-            assert markdown.code(variable) == f"RELAY_{name.upper()}"
-            told[name] = row["default"]
-    assert set(told) == set(Settings.model_fields) - {"limits"}
-    assert {variable for row in rows for variable in re.findall(r"`(RELAY_[A-Z0-9]+_SECRET)`", row["variable"])} == set(
-        SECRETS[::2]
-    )
-    for name in ("host", "port", "log_level", "admin", "name"):
-        assert f"`{Settings.model_fields[name].default}`" in told[name], name
+def test_what_the_image_sets_is_told() -> None:
     dockerfile = dict(re.findall(r"(RELAY_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
-    assert f"in the image `{dockerfile['RELAY_HOST']}`" in told["host"]
-    assert f"`{dockerfile['RELAY_DATA_DIR']}` in the image" in told["data_dir"]
+    assert f"In the image the relay listens on `{dockerfile['RELAY_HOST']}`" in README
+    assert f"its data directory is `{dockerfile['RELAY_DATA_DIR']}`" in README
 
 
 @pytest.mark.parametrize("path", markdown.documents(), ids=lambda path: path.name)

@@ -1,5 +1,7 @@
 """Two sessions of one id: each row of the table, with sessions."""
 
+from dataclasses import replace
+
 import pytest
 
 from keys.identity import Identity
@@ -220,6 +222,16 @@ def test_a_full_line(lab: Lab) -> None:
     check_in_use(others[3])
     assert all(other.raw == [] for other in others[:3])
     assert has(holder)
+
+
+def test_those_who_wait_go_on_waiting_when_fewer_may(lab: Lab) -> None:
+    proven(lab, answers=False)
+    others = [newcomer(lab) for _ in range(3)]
+    lab.core.change_limits(replace(lab.core.limits, claim_queue=1))
+    lab.run()
+    check_in_use(newcomer(lab))
+    lab.advance(2.1)
+    assert has(others[-1])
 
 
 def test_a_stranger_does_not_stand_in_line(lab: Lab) -> None:

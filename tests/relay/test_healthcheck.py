@@ -4,6 +4,7 @@ import http.server
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,16 @@ def test_settings_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("RELAY_PORT", "x")
     assert healthcheck.main() == 2
     assert "RELAY_PORT" in capsys.readouterr().err
+
+
+def test_a_file_that_was_edited_since_does_not_make_a_relay_look_dead(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "relay.toml").write_text(f"port = {server.server_port}")
+    monkeypatch.setenv("RELAY_DATA_DIR", str(tmp_path))
+    assert healthcheck.main() == 0
+    (tmp_path / "relay.toml").write_text("prot = 1")
+    monkeypatch.setenv("RELAY_PORT", str(server.server_port))
+    assert healthcheck.main() == 0
+    server.healthy = False
+    assert healthcheck.main() == 1

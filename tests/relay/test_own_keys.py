@@ -9,7 +9,7 @@ import pytest
 
 from keys.errors import KeyFileError
 from keys.files import ServerKeys, read_server_keys, write_server_keys
-from relay.own_keys import KEY_FILE, FoundKeys, find_keys
+from relay.own_keys import KEY_FILE, FoundKeys, find_keys, keys_place
 from relay.settings import PREFIX, load
 from tests.relay.harness import identity
 
@@ -100,6 +100,58 @@ def test_minted_at_the_first_start_and_found_at_the_next(tmp_path: Path) -> None
 
 def test_minted_keys_are_different_every_time(tmp_path: Path) -> None:
     assert find(tmp_path / "a").keys.identity.seeds != find(tmp_path / "b").keys.identity.seeds
+
+
+def test_from_the_secrets_directory(tmp_path: Path) -> None:
+    for name, value in ENVIRON.items():
+        (tmp_path / name.lower()).write_text(value + "\n")
+    found = find(tmp_path / "data", "--secrets-dir", str(tmp_path))
+    assert found.keys.identity.seeds == FROM_ENVIRONMENT.identity.seeds
+    assert found.minted is None
+    assert not (tmp_path / "data").exists()
+
+
+def test_one_from_the_secrets_directory_and_one_from_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "relay_x25519_secret").write_text(X_SECRET)
+    (tmp_path / "relay_ed25519_secret").write_text("not this one")
+    found = find(tmp_path, "--secrets-dir", str(tmp_path), environ={"RELAY_ED25519_SECRET": ED_SECRET})
+    assert found.keys.identity.seeds == FROM_ENVIRONMENT.identity.seeds
+
+
+def test_a_secrets_directory_without_the_keys_is_none_for_them(tmp_path: Path) -> None:
+    (tmp_path / "others").write_text("x")
+    write_server_keys(tmp_path / KEY_FILE, FROM_DATA)
+    assert find(tmp_path, "--secrets-dir", str(tmp_path)).keys.identity.seeds == FROM_DATA.identity.seeds
+
+
+def test_a_secrets_directory_that_went_away(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    settings = load(["--data-dir", str(tmp_path), "--secrets-dir", str(tmp_path / "secrets")], {})
+    (tmp_path / "secrets").rmdir()
+    with pytest.raises(KeyFileError, match=r"cannot read .*secrets: No such file"):
+        find_keys(settings, {}, stays)
+
+
+@pytest.mark.parametrize("missing", sorted(ENVIRON))
+def test_half_a_pair_in_the_secrets_directory(missing: str, tmp_path: Path) -> None:
+    for name, value in ENVIRON.items():
+        if name != missing:
+            (tmp_path / name).write_text(value)
+    assert missing in refused(tmp_path / "data", "--secrets-dir", str(tmp_path))
+
+
+def test_where_they_are_looked_for_is_told_and_none_is_read(tmp_path: Path) -> None:
+    (tmp_path / "relay_x25519_secret").touch()
+    base = ["--data-dir", str(tmp_path)]
+
+    def place(*arguments: str, **environ: str) -> str:
+        return keys_place(load([*base, *arguments], {}), environ)
+
+    assert place() == f"file {tmp_path}/relay.keys"
+    assert place("--keys", "/other.keys") == "file /other.keys"
+    assert place("--secrets-dir", str(tmp_path)) == f"file {tmp_path}/relay_x25519_secret"
+    assert place(RELAY_X25519_SECRET=X_SECRET) == "variable RELAY_X25519_SECRET"
+    assert place(RELAY_ED25519_SECRET_FILE="/run/ed") == "file /run/ed"
 
 
 # --- Order, and contradictions ---------------------------------------------------------------------------------------

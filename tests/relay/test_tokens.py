@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.access import AccessError
 from relay.opening import Opening
+from relay.settings import Settings
 from relay.tokens import Shown, Tokens, TokenSource, Way, offers, parse_tokens, shown, token_source
 
 ONE, TWO = "0123456789abcdef", "~an.other_token-with-more~"
@@ -86,11 +88,15 @@ def test_no_tokens_at_all_would_keep_everybody_out(text: str) -> None:
         parse_tokens(text, "tokens")
 
 
+def source_of(file: Path | None, token: str | None) -> TokenSource | None:
+    return token_source(Settings(token_file=file, token=None if token is None else SecretStr(token)))
+
+
 def test_the_variable_and_the_file(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
-    assert token_source(None, {}) is None
-    assert token_source(None, {"RELAY_TOKEN": f"{ONE} {TWO}"}) == TokenSource(None, f"{ONE} {TWO}")
-    source = token_source(path, {"RELAY_TOKEN": ONE})
+    assert source_of(None, None) is None
+    assert source_of(None, f"{ONE} {TWO}") == TokenSource(None, f"{ONE} {TWO}")
+    source = source_of(path, ONE)
     assert source is not None
     with pytest.raises(AccessError, match=r"no token file .*tokens.* 0600"):
         source.read()
@@ -105,7 +111,7 @@ def test_the_variable_and_the_file(tmp_path: Path) -> None:
 
 
 def test_an_empty_variable_is_no_open_door() -> None:
-    source = token_source(None, {"RELAY_TOKEN": ""})
+    source = source_of(None, "")
     assert source is not None
     with pytest.raises(AccessError, match="RELAY_TOKEN holds no token"):
         source.read()

@@ -38,7 +38,7 @@ case "$*" in
     if [ -e "$STUB/fail" ]; then exit 1; fi ;;
 *'-m pip '*) ;;
 '-P -m keys.keygen --out '*) mkdir -p "${{5%/*}}"; echo >"$5"; shift 5; echo "minted $*" >>"$STUB/minted" ;;
-'-P -m relay'*) shift 3; printf '%s\\n' "relay in $RELAY_DATA_DIR" "$@" ;;
+'-P -m relay'*) shift 3; printf '%s\\n' "relay in ${{RELAY_DATA_DIR-state $STATE_DIRECTORY}}" "$@" ;;
 *) echo "unexpected: $*" >&2; exit 99 ;;
 esac
 """
@@ -165,6 +165,14 @@ def test_arguments_and_data_directory(ready: Project) -> None:
     assert ready.run(RELAY_DATA_DIR="elsewhere")[:2] == (0, "relay in elsewhere\n")
 
 
+def test_a_file_that_is_named_may_name_the_data_directory(ready: Project) -> None:
+    """A variable would stand above it; a default does not, and is the same as without a file."""
+    told = f"relay in state {ready.root}/data\n"
+    assert ready.run(RELAY_CONFIG="x.toml", STATE_DIRECTORY="/var/lib/blindrelay")[:2] == (0, told)
+    assert ready.run("--config=x.toml")[:2] == (0, f"{told}--config=x.toml\n")
+    assert ready.run(RELAY_CONFIG="x.toml", RELAY_DATA_DIR="elsewhere")[:2] == (0, "relay in elsewhere\n")
+
+
 def test_keys_are_minted_once_and_only_for_the_own_data_directory(project: Project) -> None:
     project.python("python3", minor=11)
     minted = project.stub / "minted"
@@ -175,10 +183,22 @@ def test_keys_are_minted_once_and_only_for_the_own_data_directory(project: Proje
         (("--data-dir", "elsewhere"), {}),
         (("--keys=other.keys",), {}),
         (("--help",), {}),
+        (("config", "check"), {}),
+        (("--config", "other.toml"), {}),
+        (("--config=other.toml",), {}),
+        (("--secrets-dir=secrets",), {}),
+        ((), {"RELAY_CONFIG": "other.toml"}),
+        ((), {"RELAY_SECRETS_DIR": "secrets"}),
+        ((), {"CREDENTIALS_DIRECTORY": "secrets"}),
     )
     for arguments, environment in elsewhere:
         assert project.run(*arguments, **environment)[0] == 0
         assert not minted.exists(), (arguments, environment)
+    (project.root / "data").mkdir()
+    (project.root / "data" / "relay.toml").touch()
+    assert project.run()[0] == 0
+    assert not minted.exists()
+    (project.root / "data" / "relay.toml").unlink()
     for _ in range(2):
         assert project.run("--port", "1")[0] == 0
     assert minted.read_text() == "minted \n"

@@ -1,0 +1,64 @@
+"""docs/settings.md is what `python -m relay config doc` prints, and has every setting with all its names."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relay import config
+from relay.settings import NAMES
+from relay.settings_names import NOT_IN_FILE
+from tests.docs import markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = (markdown.ROOT / "docs" / "settings.md").read_text()
+
+
+def test_settings_md_is_current() -> None:
+    assert config.doc() == SETTINGS, "renew it: .venv/bin/python -m relay config doc >docs/settings.md"
+
+
+def test_the_command_prints_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "relay", "config", "doc"], cwd=markdown.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == SETTINGS
+
+
+@pytest.mark.parametrize("name", ["README.md", "OPERATIONS.md"])
+def test_commands_that_are_told_exist(name: str, tmp_path: Path) -> None:
+    told = re.findall(r"scripts/run (config \w+)", (markdown.ROOT / name).read_text())
+    assert told
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+    environ |= {"PYTHONPATH": str(markdown.ROOT), "STATE_DIRECTORY": str(tmp_path)}
+    for command in told:
+        done = subprocess.run(
+            [sys.executable, "-m", "relay", *command.split()],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_setting_has_its_row() -> None:
+    rows = markdown.rows(SETTINGS, "key", "flag and variable", "default", "what it is", "SIGHUP")
+    told = {tuple(re.findall(r"`([^`]+)`", row["flag and variable"])): row for row in rows}
+    assert len(told) == len(rows) == len(NAMES.leaves)
+    for leaf in NAMES.leaves.values():
+        if leaf.secret:
+            continue
+        row = told[leaf.flag, leaf.variable]
+        assert row["key"] == ("none" if leaf.key in NOT_IN_FILE else f"`{leaf.key}`")
+        assert row["default"]
+        assert row["SIGHUP"] in ("at once", "next", "restart")
