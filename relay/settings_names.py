@@ -17,6 +17,8 @@ FILE_SUFFIX: Final = "_FILE"
 """Appended to the variable of a secret it names a file that holds the secret."""
 KEY_VARIABLES: Final = (f"{PREFIX}X25519_SECRET", f"{PREFIX}ED25519_SECRET")
 """The relay's own two secrets: no settings, and nobody but `relay.own_keys` looks at their values."""
+SECRET_VARIABLES: Final = (*KEY_VARIABLES,)
+"""All secrets that are no settings: a module that reads another one by itself has it added here, and it is known."""
 NOT_IN_FILE: Final = frozenset(("config",))
 """What cannot stand in relay.toml: it says where that is."""
 _MANY: Final = frozenset((list, tuple, set, frozenset))
@@ -123,10 +125,10 @@ class Names(Generic[Model_co]):
         self.by_flag: Mapping[str, Leaf] = {leaf.flag: leaf for leaf in self.leaves.values()}
         self.by_variable: Mapping[str, Leaf] = {leaf.variable: leaf for leaf in self.leaves.values()}
         self.secrets: Mapping[str, Leaf | None] = {
-            **dict.fromkeys(KEY_VARIABLES),
+            **dict.fromkeys(SECRET_VARIABLES),
             **{leaf.variable: leaf for leaf in self.leaves.values() if leaf.secret},
         }
-        """What may come from the secrets directory, by its variable; None for the relay's own keys."""
+        """What may come from the secrets directory, by its variable; None for those that are no settings."""
 
 
 def _leaves(fields: Mapping[str, FieldInfo], above: tuple[str, ...]) -> Iterator[Leaf]:

@@ -1,6 +1,7 @@
 """What is said of settings that cannot be used: a line for each problem, with name, place, value and fix."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,8 +16,8 @@ Path_ = tuple[str, ...]
 class BadSettings(Exception):
     """Settings that cannot be used; the text names each problem on a line, and never a secret."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = tuple(problems.splitlines() if isinstance(problems, str) else problems)
         super().__init__("\n".join(self.problems))
 
 
@@ -65,11 +66,11 @@ def explain(
         leaf = names.leaves.get(path)
         if leaf is None:
             # It is about several: the places of all those that it names.
-            words = set(text.replace(":", " ").replace(",", " ").split())
+            words = set(re.split(r"[\s:,;`]+", text))
             places = [
                 f"{inner[-1]}: {origins.get(inner, DEFAULT)}"
-                for inner in names.leaves
-                if inner[:-1] == path and inner[-1] in words
+                for inner, each in names.leaves.items()
+                if inner[:-1] == path and not words.isdisjoint((inner[-1], each.flag))
             ]
             lines.append(f"{'.'.join(path) or 'settings'}: {text}" + (f" ({'; '.join(places)})" if places else ""))
             continue

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from relay.settings_names import FILE_SUFFIX, KEY_VARIABLES, NOT_IN_FILE, PREFIX, Leaf, Names
+from relay.settings_names import FILE_SUFFIX, KEY_VARIABLES, NOT_IN_FILE, PREFIX, SECRET_VARIABLES, Leaf, Names
 from relay.settings_problems import Origin, closest
 
 _SECRET_MOST: Final = 16384
@@ -122,7 +122,7 @@ def from_variables(environ: Mapping[str, str], names: Names[Any]) -> Given:
     """Read `RELAY_…`, and for secrets `RELAY_…_FILE`."""
     given = Given()
     files = {f"{variable}{FILE_SUFFIX}": variable for variable in names.secrets}
-    known = [*names.by_variable, *KEY_VARIABLES, *files]
+    known = [*names.by_variable, *SECRET_VARIABLES, *files]
     unknown = 0
     for name in sorted(environ):
         if not name.upper().startswith(PREFIX):
@@ -139,7 +139,7 @@ def from_variables(environ: Mapping[str, str], names: Names[Any]) -> Given:
                 given.problems.append(f"{name} and {leaf.variable} are both set: remove one of them")
             else:
                 _read_secret(given, leaf, Path(environ[name]), Origin("variable", name))
-        elif name not in KEY_VARIABLES:
+        elif name not in SECRET_VARIABLES:
             unknown += 1
             given.problems.append(f"{name}: there is no such setting{closest(name, known)}; see --help")
     if unknown and f"{PREFIX}SERVICE_HOST" in environ:

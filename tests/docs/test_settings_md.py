@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -25,10 +26,10 @@ def test_settings_md_is_current() -> None:
     assert config.doc() == SETTINGS, "renew it: .venv/bin/python -m relay config doc >docs/settings.md"
 
 
-def test_the_command_prints_it() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "relay", "config", "doc"], cwd=markdown.ROOT, capture_output=True, text=True, check=True
-    )
+def test_the_command_prints_it_where_less_is_to_be_had() -> None:
+    """A default that depends on the machine is told in words (`settings_help`), or this page is never current."""
+    command = f"ulimit -S -n 200 && ulimit -H -n 200 && exec {shlex.quote(sys.executable)} -m relay config doc"
+    done = subprocess.run(["sh", "-c", command], cwd=markdown.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == SETTINGS
 
 

@@ -3,11 +3,11 @@
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pytest
 import tomli_w
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from relay.limits import Limits
 from relay.settings import NAMES, BadSettings, Loaded, Settings, load, load_with_origins
@@ -30,6 +30,14 @@ class More(Settings):
     """Several paths."""
     closed: bool = False
     """Whether nobody new comes in."""
+    admits: str = ""
+    """Who comes in all the same."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.admits and not self.closed:
+            raise ValueError("admits is for --closed: set both or neither")
+        return self
 
     @field_validator("token")
     @classmethod
@@ -317,6 +325,16 @@ def test_none_of_several() -> None:
 )
 def test_a_switch(arguments: list[str], on: bool) -> None:
     assert more(*arguments).closed is on
+
+
+def test_settings_that_contradict_each_other_say_where_each_was_set() -> None:
+    text = more_refused("--no-closed", RELAY_ADMITS="x")
+    assert text.startswith("settings: admits is for --closed: set both or neither ")
+    assert text.endswith(" (closed: flag --no-closed; admits: variable RELAY_ADMITS)")
+
+
+def test_problems_are_lines() -> None:
+    assert BadSettings("one\ntwo").problems == BadSettings(["one", "two"]).problems == ("one", "two")
 
 
 # --- Secrets ---------------------------------------------------------------------------------------------------------
