@@ -203,6 +203,7 @@ class Limits:
     registrations_per_second: float = 0.2
     """PUSH_REGISTER per sender: once in each session, and a phone between two networks has many."""
     registrations_burst: int = 20
+    """At once, per sender."""
 
     # Memory of what was seen.
     replay_ring: int = 32
@@ -231,7 +232,7 @@ class Limits:
             if value < 0:
                 raise ValueError(f"{field.name} is {value}: it cannot be negative")
             if value == 0 and not field.name.endswith("_per_second") and field.name not in _CAN_BE_OFF:
-                raise ValueError(f"{field.name} is 0: only rates and {', '.join(sorted(_CAN_BE_OFF))} can be 0")
+                raise ValueError(f"{field.name} is 0: it cannot be switched off")
         for less, more in (
             ("flush_size", "queue_size"),
             ("queue_share", "queue_size"),

@@ -25,6 +25,9 @@ docs/settings.md has them as a table.
 _DEFAULTS = {
     "data_dir": "`$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/blindrelay`, else `~/.local/state/blindrelay`",
     "secrets_dir": "`$CREDENTIALS_DIRECTORY` (systemd), if it is set",
+    "limits.connections": "the files that the process may open, less 192",
+    "limits.connections_per_address": "4096, or a quarter of all where that is less",
+    "limits.subscriptions_total": "what a quarter of the memory holds, 131,072 at least",
     "limits.queue_total": "a quarter of the memory, 256 MiB at most and 16 MiB at least",
 }
 _NONE = {"keys": "`relay.keys` in the data directory", "config": "`relay.toml` in the data directory, if it is there"}

@@ -46,7 +46,7 @@ async def test_a_library_shows_its_token_and_tokens_are_changed_while_people_tal
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{TOKEN}\n")
     tokens.chmod(0o600)
-    relay = start_relay(arguments=["--token-file", str(tokens)], warned=["token_in_query", "reload_failed"])
+    relay = start_relay(arguments=["--token-file", str(tokens)], warned=["token_in_query", "reload_kept_old"])
     url = f"http://127.0.0.1:{relay.port}/ws"
 
     async def opens(token: str) -> int:
@@ -72,7 +72,7 @@ async def test_a_library_shows_its_token_and_tokens_are_changed_while_people_tal
         await alice.send(bob.public, b"we are still here")
         assert await bob.text_from(alice.public) == b"we are still here"
         tokens.chmod(0o644)
-        await reload(relay, "reload_failed")
+        await reload(relay, "reload_kept_old")
         assert await opens(NEXT) == 101
     await asyncio.to_thread(relay.check)
     assert relay.stopped["endings"]["token"] == 2
@@ -117,13 +117,13 @@ def test_what_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
 async def test_who_is_put_on_the_list_goes_at_sighup(start_relay: Callable[..., RelayProcess], tmp_path: Path) -> None:
     deny = tmp_path / "deny"
     deny.write_text("# nobody yet\n")
-    relay = start_relay(arguments=["--deny-file", str(deny)], warned=["reload_failed"])
+    relay = start_relay(arguments=["--deny-file", str(deny)], warned=["reload_kept_old"])
     mallory = Identity.generate()
     async with Clients(relay) as clients:
         alice, bad = await clients.open(), await clients.open(mallory)
         neighbour = await clients.open(headers={"X-Forwarded-For": "203.0.113.7"})
         deny.write_text(f"{mallory.public.x_pub.hex()}  # since May\n203.0.113.0/24\nwhat?\n")
-        await reload(relay, "reload_failed")
+        await reload(relay, "reload_kept_old")
         await bad.round_trip()
         deny.write_text(f"{mallory.public.x_pub.hex()}  # since May\n203.0.113.0/24\n")
         await reload(relay)

@@ -183,4 +183,4 @@ def test_a_terminal_that_is_closed_ends_the_relay_in_order(tmp_path: Path) -> No
         process.wait()
     text = errors.read_text()
     assert "Traceback" not in text
-    assert re.findall(r'"event": "(\w+)"', text) == ["reloaded", "stopping", "stopped"]
+    assert re.findall(r'"event": "(\w+)"', text) == ["started", "reloaded", "stopping", "stopped"]

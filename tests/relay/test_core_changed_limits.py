@@ -1,340 +1,447 @@
-"""Limits that touch more than one session: each tripped, with its reason counted."""
+"""Limits that change under live sessions: in force for all of them, and nobody is dropped by it."""
+
+from collections import OrderedDict, deque
+from dataclasses import fields, replace
+from typing import Any, Final
 
 import pytest
 
-from relay.limits import Limits
-from relay.reasons import Ending, Refusal
-from relay.websocket import Phase
-from tests.relay.harness import Lab, Peer, identity, upgrade
+from relay.core import Core
+from relay.limits import KIB, MIB, Limits
+from relay.reasons import Ending
+from tests.relay.crowds import SMALL, fill, refusals, stalled, watch
+from tests.relay.harness import Lab, client_frame, hang_up_all, identity, upgrade
+from tests.relay.loop import Loop
+from tests.wire.pair import SERVER, Counted
 from wire import commands as c
 
-NOTIFIER = identity(90)
+BASE: Final = Limits(handshakes_per_second=0)
 
 
-def knock(lab: Lab, address: str = "198.51.100.7", *headers: str) -> Peer:
-    """Return a connection that asked to become a WebSocket."""
-    peer = lab.peer(1000 + lab.number(), address)
-    peer.transport.arrive(upgrade("/ws", *headers))
+def change(lab: Lab, **limits: Any) -> None:
+    """Change limits of a lab, and let what follows from it happen."""
+    lab.core.change_limits(replace(lab.core.limits, **limits))
     lab.run()
-    return peer
 
 
-def status(peer: Peer) -> int:
-    return int(peer.status.split()[1])
+def settle(lab: Lab, seconds: int) -> None:
+    for _ in range(seconds):
+        lab.tick()
 
 
-def retry_after(peer: Peer) -> int:
-    head = bytes(peer.transport.written).partition(b"\r\n\r\n")[0].decode()
-    (value,) = [line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("Retry-After: ")]
-    return int(value)
+# --- Every limit reaches whatever holds it ---------------------------------------------------------------------------
 
 
-def endings(lab: Lab) -> dict[str, int]:
-    return {str(ending): count for ending, count in lab.core.counters.endings.items() if count}
+def state(thing: object, seen: set[int] | None = None) -> Any:
+    """Return all that an object of the relay holds, down to plain values, without random secrets and the loop."""
+    seen = set() if seen is None else seen
+    if isinstance(thing, int | float | str | bytes | bool | type(None)):
+        return thing
+    if id(thing) in seen:
+        return "…"
+    seen.add(id(thing))
+    if isinstance(thing, dict | OrderedDict):
+        return {repr(state(key, seen)): state(value, seen) for key, value in thing.items()}
+    if isinstance(thing, list | tuple | set | frozenset | deque):
+        return [state(each, seen) for each in thing]
+    if not type(thing).__module__.startswith("relay."):
+        return type(thing).__name__
+    names = [*getattr(thing, "__dict__", ()), *getattr(type(thing), "__slots__", ())]
+    return {
+        name: state(getattr(thing, name), seen)
+        for name in names
+        if hasattr(thing, name) and name not in ("_secret", "identity", "random")
+    }
 
 
-def refusals(lab: Lab) -> dict[str, int]:
-    return {str(reason): count for reason, count in lab.core.counters.refusals.items() if count}
+def core(limits: Limits) -> tuple[Core, Loop]:
+    loop = Loop()
+    return Core(loop.asyncio, SERVER, limits, random=Counted("relay")), loop
 
 
-# --- Connections -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_relay_whose_limit_changed_is_as_one_that_was_started_with_it(name: str, factor: float) -> None:
+    """Whoever copies a limit at its making has to be told of its change: this finds the one that is not."""
+    value = getattr(BASE, name) or 20.0
+    changes: dict[str, Any] = {name: type(value)(value * factor)}
+    other = replace(BASE, **changes)
+    changed, loop = core(BASE)
+    changed.change_limits(other)
+    loop.run()
+    loop.now += 1000.0
+    changed.settle_limits(loop.now)
+    fresh, its_loop = core(other)
+    its_loop.now = loop.now
+    assert changed.limits == other
+    assert state(changed) == state(fresh)
 
 
-def test_connections_of_one_address() -> None:
-    lab = Lab(Limits(connections_per_address=2))
-    first, second, third = (knock(lab) for _ in range(3))
-    assert [status(peer) for peer in (first, second, third)] == [101, 101, 429]
-    assert retry_after(third) == 60
-    assert third.session.ended is Ending.ADDRESS_FULL
-    assert status(knock(lab, "198.51.100.8")) == 101
-    second.transport.die()
-    lab.run()
-    assert status(knock(lab)) == 101
-    assert status(knock(lab)) == 429
-    lab.tick(10)
-    assert endings(lab)["address_full"] == 2
-
-
-def test_one_ipv6_site_is_one_address() -> None:
-    lab = Lab(Limits(connections_per_address=1))
-    assert [status(knock(lab, f"2001:db8::{count}")) for count in range(1, 3)] == [101, 429]
-    assert status(knock(lab, "2001:db8:0:1::1")) == 101
-
-
-def test_the_place_is_kept_after_the_handshake_and_without_the_address() -> None:
-    lab = Lab(Limits(connections_per_address=1))
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_session_whose_limits_changed_is_as_one_that_came_after(factor: float) -> None:
+    names = ("frames_burst", "bytes_burst", "commands_burst", "refusals_burst", "flush_size")
+    other = {name: int(getattr(BASE, name) * factor) for name in names}
+    lab = Lab(BASE)
     (alice,) = lab.connect(1)
-    assert alice.session.address == b""
-    assert alice.session.place is not None
-    assert bytes((198, 51, 100, 7)) not in alice.session.place.key
-    assert status(knock(lab)) == 429
-
-
-def test_behind_a_proxy_that_names_nobody_nobody_is_counted() -> None:
-    lab = Lab(Limits(connections_per_address=1))
-    assert [status(knock(lab, "127.0.0.1")) for _ in range(3)] == [101] * 3
-
-
-def test_pages_take_no_place_and_need_none() -> None:
-    lab = Lab(Limits(connections_per_address=1, connections=1))
-    assert status(knock(lab)) == 101
-    page = lab.peer(1)
-    page.transport.arrive(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    alice.say(c.Unsubscribe(()))
+    alice.send(identity(9).id)
     lab.run()
-    assert status(page) == 200
-    assert lab.core.door.tally.total == 1
+    change(lab, **other)
+    assert alice.session.outbox.room == other["flush_size"]
+    assert alice.session.frames_left <= other["frames_burst"]
+    assert alice.session.bytes_left <= other["bytes_burst"]
+    for allowance in (alice.session.commands_left, alice.session.refusals_left):
+        assert allowance is not None
+        kind = "commands_burst" if allowance is alice.session.commands_left else "refusals_burst"
+        assert allowance._burst == other[kind]
 
 
-def test_all_connections() -> None:
-    lab = Lab(Limits(connections=2, handshakes_per_second=0))
-    first, _, third = (knock(lab, f"198.51.100.{count}") for count in range(3))
-    assert status(third) == 503
-    assert retry_after(third) == 60
-    assert third.session.ended is Ending.FULL
-    first.transport.die()
-    lab.run()
-    assert status(knock(lab)) == 101
-    assert status(knock(lab, "127.0.0.1")) == 503  # nobody in particular is somebody here
+# --- Rates of a session ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("off", ["connections", "connections_per_address"])
-def test_what_is_switched_off(off: str) -> None:
-    limits = {"connections": 2, "connections_per_address": 2, "handshakes_per_second": 0.0, off: 0}
-    other = "connections" if off == "connections_per_address" else "connections_per_address"
-    lab = Lab(Limits(**{**limits, other: 5}))  # type: ignore[arg-type]
-    assert [status(knock(lab)) for _ in range(6)] == [101] * 5 + [503 if other == "connections" else 429]
-
-
-def test_everything_is_given_back() -> None:
-    lab = Lab(Limits(connections=8, connections_per_address=2))
-    peers = [knock(lab, f"198.51.100.{count % 3}") for count in range(9)]
-    assert lab.core.door.tally.total == 6
-    for peer in peers:
-        peer.transport.die()
-    lab.run()
-    lab.check_empty()
-
-
-# --- Sockets ---------------------------------------------------------------------------------------------------------
-
-
-def crowded(**more: float) -> Lab:
-    """Return a lab with room for four connections, two of which are there and say nothing."""
-    lab = Lab(Limits(connections=2, connections_spare=2, handshakes_per_second=0, **more))  # type: ignore[arg-type]
-    lab.connect(1, 2)
-    return lab
-
-
-def test_who_connects_and_says_nothing_gives_way_when_old_enough() -> None:
-    lab = crowded()
-    silent = [lab.peer(10), lab.peer(11)]
-    lab.advance(1.0)
-    newcomer = lab.peer(12)
-    lab.run()
-    assert [peer.over for peer in silent] == [True, False]
-    assert silent[0].session.ended is Ending.FULL
-    assert not newcomer.over
-    newcomer.transport.arrive(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    lab.run()
-    assert status(newcomer) == 200
-    assert endings(lab) == {"full": 1}
-
-
-def test_while_all_are_young_the_newcomer_goes() -> None:
-    lab = crowded()
-    silent = [lab.peer(10), lab.peer(11)]
-    lab.advance(0.9)
-    newcomer = lab.peer(12)
-    lab.run()
-    assert newcomer.session.phase is Phase.LOST
-    assert not any(peer.over for peer in silent)
-    assert len(lab.core.connections) == 4
-
-
-def test_who_has_ended_goes_first() -> None:
-    lab = crowded()
-    refused = knock(lab)
-    assert status(refused) == 503
-    silent = lab.peer(11)
-    lab.advance(2.0)
-    lab.peer(12)
-    lab.run()
-    assert refused.session.phase is Phase.LOST
-    assert not silent.over
-    assert len(lab.core.connections) == 4
-    assert not lab.core.closing
-
-
-def test_sockets_stay_bounded_whatever_comes() -> None:
-    lab = crowded()
-    for _ in range(50):
-        lab.peer(20)
-        lab.run()
-        lab.advance(0.3)
-        assert len(lab.core.connections) <= 4
-    assert len(lab.core.sessions) == 2
-
-
-# --- Handshakes ------------------------------------------------------------------------------------------------------
-
-
-def test_openings_are_refused_while_the_rate_of_handshakes_is_used_up() -> None:
-    lab = Lab(Limits(handshakes_burst=1, handshakes_per_second=0.1))
-    lab.connect(1)
-    refused = knock(lab)
-    assert status(refused) == 429
-    assert retry_after(refused) == 10
-    assert refused.session.ended is Ending.HANDSHAKE_RATE
-    lab.advance(4.5)
-    assert retry_after(knock(lab)) == 6
-    lab.advance(5.5)
-    assert status(knock(lab)) == 101
-
-
-# --- Subscriptions ---------------------------------------------------------------------------------------------------
-
-
-def keys(start: int, count: int) -> tuple[bytes, ...]:
-    return tuple(number.to_bytes(32, "big") for number in range(start, start + count))
-
-
-def watch(peer: Peer, *x_pubs: bytes) -> int:
-    """Subscribe; return how many keys the session watches then."""
-    peer.say(c.Subscribe(x_pubs))
-    peer.lab.run()
-    return len(peer.session.watching or ())
-
-
-def test_each_session_gets_a_share_of_what_is_free() -> None:
-    lab = Lab(Limits(subscriptions_total=256 * 10, handshakes_per_second=0))
-    greedy = lab.connect(*range(40))
-    got = [watch(peer, *keys(1000 * number, 1000)) for number, peer in enumerate(greedy)]
-    assert got[0] == 10
-    assert got == sorted(got, reverse=True)
-    assert got[-1] == 8  # nobody is left without
-    assert lab.core.subscriptions == sum(got)
-    assert refusals(lab) == {"subscriptions_full": 40 * 1000 - sum(got)}
-    (info,) = greedy[0].of(c.Info)
-    assert "10 contacts at most; 990 more" in info.text
-
-
-def test_subscriptions_are_given_back() -> None:
-    lab = Lab(Limits(subscriptions_total=256 * 4, handshakes_per_second=0))
+def test_a_rate_that_is_switched_on_holds_who_is_there_already() -> None:
+    lab = Lab(replace(BASE, frames_per_second=0))
     alice, bob = lab.connect(1, 2)
-    assert watch(alice, *keys(0, 4)) == 4
-    assert watch(alice, *keys(0, 4)) == 4  # the same again are no more
-    assert watch(bob, *keys(0, 4)) == 3
-    assert lab.core.subscriptions == 7
-    alice.say(c.Unsubscribe((*keys(0, 2), *keys(0, 2), *keys(77, 1))))
+    alice.send_many(bob, 100)
     lab.run()
-    assert lab.core.subscriptions == 5
-    alice.transport.die()
+    change(lab, frames_per_second=10, frames_burst=5)
+    alice.send_many(bob, 10)
+    late = alice.send(bob)
     lab.run()
-    assert lab.core.subscriptions == 3
+    assert not alice.transport.reading
+    assert len(bob.delivered) == 110
+    lab.advance(2.0)
+    assert bob.delivered[-1] == late
+
+
+@pytest.mark.parametrize("rate", [0, 1000])
+def test_who_is_held_for_a_debt_is_let_go_when_the_rate_allows_it(rate: float) -> None:
+    lab = Lab(replace(BASE, frames_per_second=0.01, frames_burst=5))
+    alice, bob = lab.connect(1, 2)
+    alice.send_many(bob, 10)
+    late = alice.send(bob)
+    lab.run()
+    lab.advance(5.0)
+    assert late not in bob.delivered
+    change(lab, frames_per_second=rate)
+    lab.advance(0.1)
+    assert bob.delivered[-1] == late
+    assert alice.transport.reading
+
+
+def test_a_debt_stays_one_when_the_rate_falls() -> None:
+    lab = Lab(replace(BASE, frames_per_second=1, frames_burst=5))
+    alice, bob = lab.connect(1, 2)
+    alice.send_many(bob, 10)
+    lab.run()
+    change(lab, frames_per_second=0.1)
+    alice.send(bob)
+    lab.advance(10.0)
+    late = alice.send(bob)
+    lab.advance(30.0)
+    assert late not in bob.delivered
+    lab.advance(60.0)
+    assert bob.delivered[-1] == late
+
+
+@pytest.mark.parametrize("name", ["commands", "refusals"])
+def test_the_rates_of_what_costs_seals(name: str) -> None:
+    lab = Lab(Limits(**{"handshakes_per_second": 0, f"{name}_per_second": 0}))
+    (alice,) = lab.connect(1)
+
+    def act() -> None:
+        if name == "refusals":
+            alice.send(identity(9).id)
+        else:
+            alice.say(c.Subscribe((identity(8).public.x_pub,)))
+        lab.run()
+
+    act()
+    change(lab, **{f"{name}_per_second": 0.1, f"{name}_burst": 2})
+    for _ in range(3):
+        act()
+    assert not alice.transport.reading
+    change(lab, **{f"{name}_per_second": 0})
+    lab.advance(0.1)
+    assert alice.transport.reading
+
+
+def test_who_is_held_for_a_debt_waits_for_what_is_left_of_it_at_the_new_rate() -> None:
+    lab = Lab(replace(BASE, refusals_per_second=0.001, refusals_burst=2))
+    (alice,) = lab.connect(1)
+    alice.send_many(identity(9).id, 3)
+    lab.run()
+    change(lab, refusals_per_second=0.1)
+    lab.advance(9.0)
+    assert not alice.transport.reading
+    lab.advance(2.0)
+    assert alice.transport.reading
+
+
+# --- Rates of addresses, senders, keys -------------------------------------------------------------------------------
+
+
+def test_the_rate_of_handshakes_from_an_address() -> None:
+    lab = Lab(replace(BASE, handshakes_per_second=0.001, handshakes_burst=1))
+    lab.connect(1)
+    late = lab.peer(2).open()
+    lab.run()
+    assert late.session.ended is Ending.HANDSHAKE_RATE
+    change(lab, handshakes_per_second=0)
+    lab.connect(3, 4)
+    change(lab, handshakes_per_second=0.001, handshakes_burst=1)
+    last = lab.peer(5).open()
+    lab.run()
+    assert last.session.ended is Ending.HANDSHAKE_RATE
+
+
+def test_presence_that_waits_is_told_when_the_rate_allows_it() -> None:
+    lab = Lab(replace(BASE, presence_per_second=0.0001, presence_burst=1))
+    alice, bob = lab.connect(1, 2)
+    watch(alice, bob)
     bob.transport.die()
     lab.run()
+    assert alice.presence == [(False, bob.public.x_pub)]
+    lab.connect(2)
+    settle(lab, 60)
+    assert len(alice.presence) == 1
+    change(lab, presence_per_second=1.0)
+    settle(lab, 3)
+    assert alice.presence[1:] == [(True, bob.public.x_pub)]
+
+
+def test_replay_memory_that_becomes_smaller_forgets_the_oldest() -> None:
+    lab = Lab(BASE)
+    hellos = {}
+    for number in range(1, 21):
+        peer = lab.peer(number)
+        hellos[number] = peer.wire.hello()
+        peer.transport.arrive(upgrade() + client_frame(hellos[number]))
+        lab.run()
+    change(lab, replay_keys=4)
+    assert len(lab.core.handshakes_seen) == 4
+    for number, ending in ((1, None), (20, Ending.REPLAYED_HANDSHAKE)):
+        again = lab.peer(number)
+        again.transport.arrive(upgrade() + client_frame(hellos[number]))
+        lab.run()
+        assert again.session.ended is ending
+
+
+# --- What waits for recipients ---------------------------------------------------------------------------------------
+
+
+def test_a_total_that_shrinks_below_what_waits_drops_nobody_and_nothing() -> None:
+    lab = Lab(SMALL)
+    alice, *readers = lab.connect(*range(1, 5))
+    queued = {peer.id: fill(alice, stalled(peer, alice), 18 * KIB) for peer in readers}
+    used = lab.core.budget.used
+    assert used > 40 * KIB
+    change(lab, queue_size=8 * KIB, queue_total=8 * KIB, queue_share=2 * KIB, flush_size=2 * KIB)
+    settle(lab, 3)
+    assert not any(peer.over for peer in readers)
+    assert refusals(lab) == {}
+    assert lab.core.budget.used <= lab.core.limits.queue_total <= used
+    # By its own bound a queue takes no more ...
+    more = fill(alice, readers[0], KIB)
+    assert alice.nacked == more
+    # ... and as they are read the total comes down to what was asked for.
+    for peer in readers[:2]:
+        peer.resume()
+    settle(lab, 1)
+    for peer in readers[:2]:
+        assert peer.delivered[1:] == queued[peer.id]
+    assert lab.core.limits.queue_total == lab.core.budget.used
+    readers[2].resume()
+    settle(lab, 1)
+    assert lab.core.limits.queue_total == 8 * KIB
+    assert readers[2].delivered[1:] == queued[readers[2].id]
+    hang_up_all([alice, *readers])
+    lab.run()
     lab.check_empty()
 
 
-def test_the_bound_of_one_session_comes_first_where_it_is_lower() -> None:
-    lab = Lab(Limits(subscriptions=3))
-    (alice,) = lab.connect(1)
-    assert watch(alice, *keys(0, 5)) == 3
-    assert refusals(lab) == {"too_many_subscriptions": 2}
-
-
-def test_the_total_can_be_switched_off() -> None:
-    lab = Lab(Limits(subscriptions_total=0, subscriptions=0))
-    (alice,) = lab.connect(1)
-    assert watch(alice, *keys(0, 5000)) == 5000
-    assert refusals(lab) == {}
-
-
-# --- Targets ---------------------------------------------------------------------------------------------------------
-
-
-def test_many_senders_introduce_themselves_to_one_at_a_rate() -> None:
-    lab = Lab(Limits(introductions_target_burst=3, introductions_target_per_second=0.5, handshakes_per_second=0))
-    target, other, *senders = lab.connect(*range(8))
-    for sender in senders:
-        sender.say(c.Introduce(target.id, "Mallory"))
+def test_sockets_that_are_full_are_not_ended_for_a_smaller_total() -> None:
+    """All that waits is in the transports, where nothing can be taken back: the only way to shed it is to hang up."""
+    lab = Lab(replace(SMALL, flush_size=16 * KIB))
+    alice, *readers = lab.connect(*range(1, 6))
+    for peer in readers:
+        peer.stall()
+        alice.send_many(peer, 10, KIB)
     lab.run()
-    assert len(target.of(c.IntroFrom)) == 3
-    assert refusals(lab) == {"target_rate": 3}
-    senders[5].say(c.Introduce(other.id, "Mallory"))
-    lab.run()
-    assert len(other.of(c.IntroFrom)) == 1
-    lab.advance(2.0)
-    for sender in senders:
-        sender.say(c.Introduce(target.id, "Mallory"))
-    lab.run()
-    assert len(target.of(c.IntroFrom)) == 4
+    change(lab, flush_size=KIB, queue_size=KIB, queue_share=KIB, queue_total=KIB)
+    settle(lab, 5)
+    assert not any(peer.over for peer in readers)
+    assert lab.core.budget.used > 30 * KIB
+    for peer in readers:
+        peer.resume()
+    settle(lab, 1)
+    assert lab.core.limits.queue_total == KIB
+    assert all(len(peer.delivered) == 10 for peer in readers)
 
 
-def test_many_senders_wake_one_at_a_rate_messages_and_calls_apart() -> None:
-    limits = Limits(wakes_target_burst=2, wakes_target_per_second=0.1, handshakes_per_second=0)
-    lab = Lab(limits, notifier=NOTIFIER)
-    notifier, *senders = lab.connect(NOTIFIER, *range(5))
-    asleep = identity(50).id
-    for type_ in (None, 0, 1, 7):
-        for sender in senders:
-            sender.say(c.Wake(asleep, type_))
-    lab.run()
-    # Two for messages (with and without the type), two for everything else.
-    assert [wake.type for wake in notifier.of(c.Wake)] == [None, None, 1, 1]
-    assert refusals(lab) == {"target_rate": 16}
-    senders[0].say(c.Wake(identity(51).id))
-    lab.run()
-    assert lab.core.counters.wakes == 5
-    lab.tick(10)
-    senders[1].say(c.Wake(asleep))
-    lab.run()
-    assert lab.core.counters.wakes == 6
+def test_a_queue_that_may_be_longer_takes_more() -> None:
+    lab = Lab(SMALL)
+    alice, bob = lab.connect(1, 2)
+    fill(alice, stalled(bob, alice), 40 * KIB)
+    refused = len(alice.nacked)
+    assert refused > 0
+    change(lab, queue_size=60 * KIB, queue_total=MIB)
+    fill(alice, bob, 20 * KIB)
+    assert len(alice.nacked) == refused
 
 
-def test_what_one_sender_may_not_is_not_charged_to_the_target() -> None:
-    limits = Limits(wakes_pair_burst=1, wakes_target_burst=2, wakes_target_per_second=0.1, handshakes_per_second=0)
-    lab = Lab(limits, notifier=NOTIFIER)
-    _, mallory, alice = lab.connect(NOTIFIER, 1, 2)
-    asleep = identity(50).id
-    for _ in range(5):
-        mallory.say(c.Wake(asleep))
-    alice.say(c.Wake(asleep))
-    lab.run()
-    assert lab.core.counters.wakes == 2
-    assert refusals(lab) == {"rate": 4}
+def test_room_that_was_granted_is_taken_back_when_a_queue_may_be_no_longer() -> None:
+    lab = Lab(SMALL)
+    alice, bob = lab.connect(1, 2)
+    fill(alice, stalled(bob, alice), 10 * KIB)
+    assert bob.session.outbox.granted == SMALL.queue_size
+    change(lab, queue_size=12 * KIB, flush_size=8 * KIB)
+    outbox = bob.session.outbox
+    assert outbox.room == outbox.granted - outbox.in_transport
+    fill(alice, bob, 4 * KIB)
+    assert len(alice.nacked) == 3
+    assert outbox.untaken <= 12 * KIB
 
 
-def test_registrations_of_one_sender() -> None:
-    lab = Lab(Limits(registrations_burst=2, registrations_per_second=0.1, handshakes_per_second=0), notifier=NOTIFIER)
-    notifier, alice, bob = lab.connect(NOTIFIER, 1, 2)
-    for _ in range(4):
-        alice.say(c.PushRegister(1, b"token"))
-    bob.say(c.PushRegister(1, b"token"))
+def test_a_flush_size_reaches_live_sessions_stalled_or_not() -> None:
+    lab = Lab(SMALL)
+    alice, bob, carol = lab.connect(1, 2, 3)
+    stalled(carol, alice)
+    change(lab, flush_size=KIB)
+    assert bob.session.outbox.room == KIB
+    carol.resume()
     lab.run()
-    assert [forward.sender_id for forward in notifier.of(c.PushForward)] == [alice.id, alice.id, bob.id]
-    assert lab.core.counters.refusals[Refusal.RATE] == 2
-    lab.advance(10)
-    alice.say(c.PushRegister(0, b""))
-    lab.run()
-    assert len(notifier.of(c.PushForward)) == 4
+    assert carol.session.outbox.room == KIB
+    nonces = fill(alice, bob, 8 * KIB)
+    assert bob.delivered == nonces
 
 
-@pytest.mark.parametrize(
-    "off",
-    ["introductions_target_per_second", "wakes_target_per_second", "registrations_per_second"],
-)
-def test_rates_that_are_switched_off(off: str) -> None:
-    burst = off.replace("_per_second", "_burst")
-    limits = {"handshakes_per_second": 0.0, "wakes_pair_per_second": 0.0, "introductions_pair_per_second": 0.0}
-    lab = Lab(Limits(**limits, **{off: 0.0, burst: 1}), notifier=NOTIFIER)  # type: ignore[arg-type]
-    notifier, alice, bob = lab.connect(NOTIFIER, 1, 2)
-    for _ in range(15):
-        alice.say(c.PushRegister(1, b"t")).say(c.Wake(identity(50).id, 1)).say(c.Introduce(bob.id, "A"))
+def test_a_very_old_queue_has_the_new_age_from_the_change_on() -> None:
+    lab = Lab(replace(SMALL, queue_age=600))
+    alice, bob, carol = lab.connect(1, 2, 3)
+    stalled(bob, alice)
+    settle(lab, 100)
+    change(lab, queue_age=30)
+    settle(lab, 29)
+    assert not bob.over
+    stalled(carol, alice)
+    settle(lab, 2)
+    assert bob.session.ended is Ending.STALLED
+    assert not carol.over
+    settle(lab, 30)
+    assert carol.session.ended is Ending.STALLED
+
+
+# --- Silence, openings, unfinished messages --------------------------------------------------------------------------
+
+
+def sweep(lab: Lab, seconds: int) -> None:
+    """Let time pass with all that the pulse does."""
+    for _ in range(seconds):
+        lab.tick()
+        for session in list(lab.core.sessions.values()):
+            lab.pulse.look(session, lab.loop.now, b"12345678")
+        lab.run()
+
+
+def test_who_was_silent_for_longer_than_is_now_allowed_is_asked_first() -> None:
+    lab = Lab(replace(BASE, ping_after=100, silent_after=300))
+    alice, dead = lab.connect(1, 2)
+    dead.answers_pings = False
+    sweep(lab, 90)
+    change(lab, ping_after=5, silent_after=12)
+    sweep(lab, 11)
+    assert not alice.over
+    assert not dead.over
+    sweep(lab, 3)
+    assert dead.session.ended is Ending.SILENT
+    assert not alice.over
+    sweep(lab, 60)
+    assert not alice.over
+
+
+def test_a_connection_that_opens_has_the_new_time_from_the_change_on() -> None:
+    lab = Lab(replace(BASE, opening_deadline=100))
+    early = lab.peer(1)
+    settle(lab, 50)
+    change(lab, opening_deadline=10)
+    settle(lab, 9)
+    assert not early.over
+    settle(lab, 2)
+    assert early.session.ended is Ending.SLOW_OPENING
+
+
+def test_unfinished_messages_are_not_ended_for_a_smaller_pool() -> None:
+    lab = Lab(replace(BASE, partial_free=KIB, partial_total=MIB, partial_grace=1.0))
+    slow, other, late = lab.connect(1, 2, 3)
+    head = client_frame(bytes(300 * KIB))
+    for peer in (slow, other):
+        peer.transport.arrive(head[: 100 * KIB])
     lab.run()
-    told = {
-        "registrations_per_second": len(notifier.of(c.PushForward)),
-        "wakes_target_per_second": len(notifier.of(c.Wake)),
-        "introductions_target_per_second": len(bob.of(c.IntroFrom)),
-    }
-    assert told[off] == 15
+    assert lab.core.partial_used > 200 * KIB
+    settle(lab, 5)
+    change(lab, partial_total=64 * KIB)
+    settle(lab, 5)
+    assert not slow.over
+    assert not other.over
+    for peer in (slow, other):
+        peer.transport.arrive(head[100 * KIB :])
+    lab.run()
+    settle(lab, 1)
+    assert not slow.over
+    assert not other.over
+    assert lab.core.partial_used == 0
+    assert lab.core.limits.partial_total == 64 * KIB
+    assert not late.over
+
+
+# --- The change itself -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_watched_stays_watched_when_fewer_may_be() -> None:
+    lab = Lab(BASE)
+    alice, bob = lab.connect(1, 2)
+    watch(alice, bob)
+    alice.say(c.Subscribe(tuple(identity(number).public.x_pub for number in range(10, 15))))
+    lab.run()
+    change(lab, subscriptions=2)
+    bob.transport.die()
+    lab.run()
+    assert alice.presence == [(False, bob.public.x_pub)]
+    alice.news()
+    alice.say(c.Subscribe((identity(20).public.x_pub,)))
+    lab.run()
+    assert refusals(lab)["too_many_subscriptions"] == 1
+
+
+def test_thousands_of_sessions_are_changed_in_slices() -> None:
+    lab = Lab(BASE, unit=0.01)
+    peers = lab.connect(*range(1, 301))
+    lab.core.change_limits(replace(BASE, frames_burst=7))
+    lab.loop.turn()
+    changed = sum(peer.session.frames_left == 7 for peer in peers)
+    assert 0 < changed < len(peers)
+    peers[-1].transport.die()
+    # Another change while the first goes on: the last one counts for all.
+    lab.core.change_limits(replace(BASE, frames_burst=5))
+    lab.run()
+    assert all(peer.session.frames_left == 5 for peer in peers[:-1])
+
+
+def test_a_change_back_before_it_was_settled() -> None:
+    lab = Lab(BASE)
+    change(lab, silent_after=20, queue_total=16 * MIB)
+    assert lab.core.limits.silent_after == BASE.silent_after
+    lab.core.change_limits(BASE)
+    lab.run()
+    assert lab.core.limits == BASE
+    settle(lab, 100)
+    assert lab.core.limits == BASE
+
+
+def test_the_slice_stays_endless_while_the_relay_stops() -> None:
+    lab = Lab(BASE, unit=1.0)
+    lab.core.turns.postpone_no_more()
+    change(lab, slice=0.001)
+    lab.core.turns.late()
+    assert not lab.core.turns.late()

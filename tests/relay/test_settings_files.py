@@ -20,7 +20,7 @@ ELSEWHERE: Final = {"HOME": "/nonexistent"}
 class More(Settings):
     """With the kinds of settings that there is no example of yet."""
 
-    token: SecretStr | None = None
+    ticket: SecretStr | None = None
     """What a client has to show."""
     pass_: SecretStr = Field(SecretStr("x"), min_length=1)
     """Another secret."""
@@ -39,7 +39,7 @@ class More(Settings):
             raise ValueError("admits is for --closed: set both or neither")
         return self
 
-    @field_validator("token")
+    @field_validator("ticket")
     @classmethod
     def _long(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None and len(token.get_secret_value()) < 8:
@@ -150,8 +150,22 @@ def test_each_setting_and_limit(file: Path) -> None:
         "notifier_id": "0123456789abcdef",
         "url": "wss://relay.example/ws",
         "log_level": "error",
+        "token_file": "/run/tokens",
+        "allow_file": "/run/allow",
+        "deny_file": "/run/deny",
+        "admission_url": "https://id.example/may",
+        "admission_address": True,
+        "decommission": "We close in May.",
+        "drain": 1.5,
+        "log_pseudonyms": True,
+        "admin": "off",
+        "name": "Our relay",
+        "operator": "Alice & Bob",
+        "contact": "mailto:ops@relay.example",
+        "notice": "Down on Sunday.",
+        "docs_url": "https://docs.example/",
     }
-    assert {*table, "config", "limits"} == set(Settings.model_fields)
+    assert {*table, "config", "limits", "token"} == set(Settings.model_fields)
     defaults = Limits()
     # Half of each but for the few that stand in a relation.
     limits = {field.name: getattr(defaults, field.name) * 2 for field in fields(Limits)}
@@ -217,7 +231,7 @@ def test_paths_count_from_the_file(file: Path) -> None:
         ("host = 1", 1, "host is 1 ({}): Input should be a valid string"),
         ("log_level = 'wraning'", 1, "log_level is 'wraning' ({}): Input should be 'debug', 'info', "),
         ("[limits]\n\nmalformed = 1.5", 3, "limits.malformed is 1.5 ({}): "),
-        ("[limits]\nmalformed = 0", 2, "only rates and subscriptions can be switched off (malformed: {}"),
+        ("[limits]\nmalformed = 0", 2, "malformed is 0: it cannot be switched off (malformed: {}"),
         ("[limits]\nping_after = 61", 2, "silent_after or lower ping_after (ping_after: {}; silent_after: default)"),
     ],
 )  # fmt: skip
@@ -341,51 +355,51 @@ def test_problems_are_lines() -> None:
 
 
 def token(settings: Any) -> str:
-    return str(settings.token.get_secret_value())
+    return str(settings.ticket.get_secret_value())
 
 
 def test_a_secret_from_each_source(tmp_path: Path) -> None:
-    (tmp_path / "relay_token").write_text(f"{SECRET}\n")
-    (tmp_path / "relay.toml").write_text('token = "from the file"')
+    (tmp_path / "relay_ticket").write_text(f"{SECRET}\n")
+    (tmp_path / "relay.toml").write_text('ticket = "from the file"')
     (tmp_path / "relay.toml").chmod(0o600)
     (tmp_path / "other").write_text("from a file that is named")
     where = {"RELAY_SECRETS_DIR": str(tmp_path), "RELAY_CONFIG": str(tmp_path / "relay.toml")}
     assert token(more(RELAY_CONFIG=where["RELAY_CONFIG"])) == "from the file"
     assert token(more(**where)) == SECRET
-    assert token(more(**where, RELAY_TOKEN="from a variable")) == "from a variable"
-    assert token(more(**where, RELAY_TOKEN_FILE=str(tmp_path / "other"))) == "from a file that is named"
+    assert token(more(**where, RELAY_TICKET="from a variable")) == "from a variable"
+    assert token(more(**where, RELAY_TICKET_FILE=str(tmp_path / "other"))) == "from a file that is named"
     assert token(more(CREDENTIALS_DIRECTORY=str(tmp_path))) == SECRET
     assert token(more("--secrets-dir", str(tmp_path))) == SECRET
 
 
 def test_a_secrets_directory_that_the_file_names(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "RELAY_TOKEN").write_text(SECRET)
+    (tmp_path / "secrets" / "RELAY_TICKET").write_text(SECRET)
     (tmp_path / "relay.toml").write_text('secrets_dir = "secrets"')
     assert token(more("--config", str(tmp_path / "relay.toml"))) == SECRET
 
 
 def test_a_secret_is_shown_nowhere(tmp_path: Path) -> None:
-    loaded = load_with_origins([], {**ELSEWHERE, "RELAY_TOKEN": SECRET}, MORE)
+    loaded = load_with_origins([], {**ELSEWHERE, "RELAY_TICKET": SECRET}, MORE)
     assert SECRET not in repr(loaded)
     # Not even by a validator that puts it into its text.
-    assert "token is a secret that cannot be used (variable RELAY_TOKEN): … is too short" in more_refused(
-        RELAY_TOKEN="abc"
+    assert "ticket is a secret that cannot be used (variable RELAY_TICKET): … is too short" in more_refused(
+        RELAY_TICKET="abc"
     )
-    assert SECRET not in more_refused(RELAY_TOKEN=SECRET, RELAY_PORT="x")
-    for arguments in (["--token", SECRET], [f"--token={SECRET}"]):
+    assert SECRET not in more_refused(RELAY_TICKET=SECRET, RELAY_PORT="x")
+    for arguments in (["--ticket", SECRET], [f"--ticket={SECRET}"]):
         text = more_refused(*arguments)
         assert SECRET not in text
-        assert "RELAY_TOKEN_FILE, or relay_token in the secrets directory" in text
+        assert "RELAY_TICKET_FILE, or relay_ticket in the secrets directory" in text
 
 
 def test_a_secret_given_twice(tmp_path: Path) -> None:
-    text = more_refused(RELAY_TOKEN=SECRET, RELAY_TOKEN_FILE=str(tmp_path))
-    assert text == "RELAY_TOKEN_FILE and RELAY_TOKEN are both set: remove one of them"
+    text = more_refused(RELAY_TICKET=SECRET, RELAY_TICKET_FILE=str(tmp_path))
+    assert text == "RELAY_TICKET_FILE and RELAY_TICKET are both set: remove one of them"
 
 
 def test_a_file_with_a_secret_that_others_may_read(file: Path) -> None:
-    file.write_text(f'token = "{SECRET}"')
+    file.write_text(f'ticket = "{SECRET}"')
     file.chmod(0o644)
     text = more_refused("--config", str(file))
     assert f"{file} holds a secret and is open to others (mode 0644); close it with: chmod o= {file}" == text
@@ -395,27 +409,27 @@ def test_a_file_with_a_secret_that_others_may_read(file: Path) -> None:
 
 def test_what_is_wrong_with_a_secrets_directory(tmp_path: Path) -> None:
     (tmp_path / "relay_port").write_text("1")
-    (tmp_path / "relay_tokne").write_text(SECRET)
-    (tmp_path / "RELAY_TOKEN").mkdir()
+    (tmp_path / "relay_tickte").write_text(SECRET)
+    (tmp_path / "RELAY_TICKET").mkdir()
     (tmp_path / "relay_pass_").write_bytes(b"\xff")
     (tmp_path / "others").write_text(SECRET)
     text = more_refused("--secrets-dir", str(tmp_path))
     assert SECRET not in text
     assert text.splitlines() == [
-        f"token (secrets file {tmp_path}/RELAY_TOKEN): {tmp_path}/RELAY_TOKEN is not a regular file",
+        f"ticket (secrets file {tmp_path}/RELAY_TICKET): {tmp_path}/RELAY_TICKET is not a regular file",
         f"pass_ (secrets file {tmp_path}/relay_pass_): {tmp_path}/relay_pass_ is not UTF-8 text",
         f"{tmp_path}/relay_port: port is no secret; set it as RELAY_PORT, --port or in relay.toml",
-        f"{tmp_path}/relay_tokne: there is no such secret; did you mean RELAY_TOKEN?",
+        f"{tmp_path}/relay_tickte: there is no such secret; did you mean RELAY_TICKET?",
     ]
 
 
 def test_a_pipe_among_the_secrets_holds_nobody_up(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "relay_token")
+    os.mkfifo(tmp_path / "relay_ticket")
     assert "is not a regular file" in more_refused("--secrets-dir", str(tmp_path))
 
 
 def test_a_secret_that_is_too_long(tmp_path: Path) -> None:
-    (tmp_path / "relay_token").write_bytes(b"x" * 16385)
+    (tmp_path / "relay_ticket").write_bytes(b"x" * 16385)
     assert "has more than 16384 bytes" in more_refused("--secrets-dir", str(tmp_path))
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from relay.access import AccessError
 from relay.opening import Opening
@@ -89,7 +89,8 @@ def test_no_tokens_at_all_would_keep_everybody_out(text: str) -> None:
 
 
 def source_of(file: Path | None, token: str | None) -> TokenSource | None:
-    return token_source(Settings(token_file=file, token=None if token is None else SecretStr(token)))
+    settings = Settings(port=0, drain=0, token_file=file, token=None if token is None else SecretStr(token))
+    return token_source(settings)
 
 
 def test_the_variable_and_the_file(tmp_path: Path) -> None:
