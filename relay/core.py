@@ -11,12 +11,14 @@ from keys.primitives import random_bytes
 from relay.claims import Queue
 from relay.control import Control
 from relay.counters import Counters
+from relay.crowding import Crowding
 from relay.entry import Entry
 from relay.guard import Buckets, ReplayMemory
 from relay.hub import Change, Hub, Presence
 from relay.limits import Limits
 from relay.metered import MeteredSocket
 from relay.outbox import Budget, Outbox
+from relay.proxies import Front
 from relay.reasons import Ending, Refusal
 from relay.session import Session
 from relay.turns import Turns
@@ -33,6 +35,7 @@ class Core:
         limits: see :class:`relay.limits.Limits`.
         notifier_id: the client id (8 bytes) of the push notifier, if there is one.
         random: gives nonces, challenges and ping payloads.
+        front: whose word about addresses is taken.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Core:
         limits: Limits,
         notifier_id: bytes | None = None,
         random: Random = random_bytes,
+        front: Front | None = None,
     ) -> None:
         self.loop = loop
         self.clock: Callable[[], float] = loop.time
@@ -49,6 +53,8 @@ class Core:
         self.limits = limits
         self.notifier_id = notifier_id
         self.random = random
+        self.front = front or Front()
+        self.crowding = Crowding()
         self.counters = Counters()
         self.turns = Turns(loop, limits.slice)
         self.hub: Hub[Session] = Hub()
@@ -90,6 +96,7 @@ class Core:
             return
         if not self.hub.remove(session):
             return
+        self.crowding.left(session.address)
         self.counters.sessions = len(self.sessions)
         if session.watching is not None:
             self.presence.unwatch(session, session.watching)

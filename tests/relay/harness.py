@@ -10,6 +10,7 @@ from websockets.speedups import apply_mask
 from keys.identity import Identity, PublicIdentity
 from relay.core import Core
 from relay.limits import Limits
+from relay.proxies import Front
 from relay.pulse import Pulse
 from relay.session import Session
 from relay.turns import Turns
@@ -259,9 +260,16 @@ class Lab:
         limits: the relay's limits.
         notifier: who is the notifier.
         unit: what each look at the clock of the slices costs; with the default nothing is ever cut into slices.
+        front: whose word about addresses the relay takes.
     """
 
-    def __init__(self, limits: Limits | None = None, notifier: Identity | None = None, unit: float = 0.0) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        notifier: Identity | None = None,
+        unit: float = 0.0,
+        front: Front | None = None,
+    ) -> None:
         self.loop = Loop()
         self.core = Core(
             self.loop.asyncio,
@@ -269,6 +277,7 @@ class Lab:
             limits or Limits(),
             None if notifier is None else notifier.id,
             random=Counted("relay"),
+            front=front,
         )
         self.core.turns = Turns(self.loop.asyncio, self.core.limits.slice, Steps(unit))
         self.pulse = Pulse(self.core)
@@ -314,6 +323,7 @@ class Lab:
         assert not core.sessions
         assert not core.connections
         assert not core.opening
+        assert len(core.crowding) == 0
         assert not core.closing
         assert core.presence.watched == 0
         assert not core.budget.stalled

@@ -42,7 +42,14 @@ GIVEN: Final[list[tuple[str, str, Any]]] = [
     ("notifier_id", "0123456789abcdEF", "0123456789abcdEF"),
     ("url", "wss://relay.example/ws", "wss://relay.example/ws"),
     ("log_level", "warning", "warning"),
+    ("trusted_proxies", "10.0.0.0/8, unix", "10.0.0.0/8, unix"),
+    ("trusted_proxies", "", ""),
+    ("proxy_protocol", "true", True),
+    ("unix_socket_mode", "666", "666"),
+    ("reuse_port", "true", True),
 ]
+TOGETHER: Final = {"tls_cert", "tls_key", "unix_socket"}
+"""Those that others belong to: see *Settings that belong together*."""
 
 
 def flag(name: str) -> str:
@@ -53,7 +60,7 @@ def flag(name: str) -> str:
 
 
 def test_every_setting_is_tested_here() -> None:
-    assert {name for name, _, _ in GIVEN} | {"limits"} == set(Settings.model_fields)
+    assert {name for name, _, _ in GIVEN} | TOGETHER | {"limits"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), GIVEN)
@@ -128,6 +135,14 @@ BAD: Final = [
     ("notifier_id", "0123", "[0-9a-fA-F]{16}"),
     ("url", "http://relay.example", "ws:// or wss://"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+    ("trusted_proxies", "10.0.0.1/8", "give networks as 10.0.0.0/8"),
+    ("trusted_proxies", "any", "give networks as 10.0.0.0/8"),
+    ("unix_socket", "", "it is empty"),
+    ("unix_socket", "/run/" + 88 * "x", "use a shorter one"),
+    ("unix_socket_mode", "rw", "^0?[0-7]{3}$"),
+    ("unix_socket_mode", "0440", "0660 is for a group"),
+    ("tls_cert", "", "it is empty"),
+    ("tls_key", "", "it is empty"),
 ]
 
 
@@ -185,6 +200,57 @@ def test_an_unknown_flag_is_an_error(arguments: list[str], capsys: pytest.Captur
         read(*arguments)
     assert caught.value.code == 2
     assert arguments[0].partition("=")[0] in capsys.readouterr().err
+
+
+# --- Settings that belong together -----------------------------------------------------------------------------------
+
+
+def test_a_certificate_and_its_key() -> None:
+    settings = read("--tls-cert", "/etc/relay/chain.pem", "--tls-key=/etc/relay/key.pem")
+    assert (settings.tls_cert, settings.tls_key) == (Path("/etc/relay/chain.pem"), Path("/etc/relay/key.pem"))
+    assert settings.scheme == "wss"
+    assert settings.url_at(443) == "wss://127.0.0.1:443/ws"
+    assert read().scheme == "ws"
+
+
+def test_a_unix_socket() -> None:
+    settings = read("--unix-socket", "/run/relay/sock", "--url", "wss://relay.example/ws")
+    assert settings.unix_socket == Path("/run/relay/sock")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--tls-cert", "/c"], "--tls-cert and --tls-key go together"),
+        (["--tls-key", "/k"], "--tls-cert and --tls-key go together"),
+        (["--unix-socket", "/s"], "--unix-socket needs --url"),
+        (["--unix-socket", "/s", "--url", "wss://relay.example/ws", "--reuse-port", "true"], "remove it"),
+        (
+            ["--unix-socket", "/s", "--url", "wss://relay.example/ws", "--tls-cert", "/c", "--tls-key", "/k"],
+            "remove --tls-cert",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(arguments: list[str], told: str) -> None:
+    error = refused(*arguments)
+    assert told in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_stands_in_front() -> None:
+    front = read("--trusted-proxies", "10.0.0.0/8", "--proxy-protocol", "true").front
+    assert front.proxy_header
+    assert bytes((10, 1, 2, 3)) in front.trusted
+    assert bytes((127, 0, 0, 1)) not in front.trusted
+    assert not front.trusted.unix
+    assert bytes((127, 0, 0, 1)) in read().front.trusted
+    assert read().front.trusted.unix
+    assert not read().front.proxy_header
+
+
+def test_networks_as_a_list() -> None:
+    settings = Settings.model_validate({"trusted_proxies": ["10.0.0.0/8", "unix"]})
+    assert settings.trusted_proxies == "10.0.0.0/8, unix"
 
 
 # --- Secrets ---------------------------------------------------------------------------------------------------------
