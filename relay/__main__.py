@@ -9,10 +9,12 @@ import uvloop
 
 from keys.errors import KeysError
 from relay import log
-from relay.app import CannotListenError, raise_file_limit, run
+from relay.app import raise_file_limit, run
 from relay.heap import keep_heap
+from relay.listen import CannotListenError
 from relay.own_keys import find_keys
 from relay.settings import BadSettings, load
+from relay.tls import BadCertificate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings, found))
+    except BadCertificate as error:
+        print(f"blindrelay: {error}", file=sys.stderr)
+        return 2
     except CannotListenError as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 1

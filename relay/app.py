@@ -13,23 +13,18 @@ from keys.files import ServerKeys
 from keys.invite import RelayCard
 from relay import __version__
 from relay.core import Core
+from relay.listen import Listener
 from relay.log import log_loop_error
 from relay.metered import HOLD_SHUTDOWN
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
 from relay.reasons import Ending, Refusal
-from relay.session import Session
-from relay.settings import Settings, bracketed
+from relay.settings import Settings
 from relay.websocket import Phase
 from wire import commands as c
 
-_BACKLOG = 4096
 _RECONNECT_MS = (500, 5000)
 """Clients are told to come back at a random time between these, so that they do not all come at once."""
-
-
-class CannotListenError(Exception):
-    """The address cannot be listened on; the text says which and why."""
 
 
 class Relay:
@@ -38,28 +33,28 @@ class Relay:
     Args:
         settings: where to listen, and the limits.
         keys: the relay's own keys and whom it lets push.
+
+    Raises:
+        BadCertificate: the files for TLS cannot be used.
     """
 
     def __init__(self, settings: Settings, keys: ServerKeys) -> None:
         self._settings = settings
         self._keys = keys
         self._core: Core | None = None
-        self._server: asyncio.Server | None = None
-        self.port = settings.port
+        self.listener = Listener(settings)
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
-            OSError: the address cannot be listened on.
+            CannotListenError: the address cannot be listened on.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_loop_error)
-        core = Core(loop, self._keys.identity, self._settings.limits, self._keys.notifier_id)
-        self._server = await loop.create_server(
-            lambda: Session(core), self._settings.host, self._settings.port, backlog=_BACKLOG
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        settings = self._settings
+        core = Core(loop, self._keys.identity, settings.limits, self._keys.notifier_id, front=settings.front)
+        await self.listener.open(core)
         self._core = core
         self._pulse = Pulse(core)
         self._pulse.start()
@@ -79,8 +74,7 @@ class Relay:
         """
         core = self.core
         core.stopping = True
-        if self._server is not None:
-            self._server.close()
+        self.listener.close()
         deadline = core.clock() + core.limits.shutdown_deadline
         core.turns.postpone_no_more()
         sessions = list(core.sessions.values())
@@ -127,25 +121,23 @@ async def run(settings: Settings, found: FoundKeys) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
+        BadCertificate: the files for TLS cannot be used.
         CannotListenError: the address cannot be listened on.
     """
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     relay = Relay(settings, found.keys)
-    try:
-        await relay.start()
-    except OSError as error:
-        raise CannotListenError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
+    await relay.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     public = found.keys.identity.public
     if found.minted is not None:
-        card = RelayCard(public, settings.url_at(relay.port))
+        card = RelayCard(public, settings.url_at(relay.listener.port))
         print(f"blindrelay: minted keys into {found.minted}; keep a copy, for clients pin them")
         print(f'relay_card = "{card.text}"')
     print(
-        f"blindrelay {__version__} listens on ws://{bracketed(settings.host)}:{relay.port}/ws"
+        f"blindrelay {__version__} listens on {relay.listener.address}"
         f' x25519_public="{public.x_pub.hex()}" ed25519_public="{public.ed_pub.hex()}"',
         flush=True,
     )
