@@ -19,6 +19,8 @@ UNIX: Final = "unix"
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _LOOPBACK6: Final = bytes(15) + b"\x01"
+_LOOPBACK4: Final = (4, 0xFF000000, 0x7F000000)
+"""127.0.0.0/8 as it stands among the networks."""
 _MOST_HOPS: Final = 32
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 # `[2001:db8::1]:443`, `[2001:db8::1]`, `203.0.113.9:443`, as RFC 7239 §6 and several proxies write nodes.
@@ -51,10 +53,9 @@ def is_loopback(address: bytes) -> bool:
 def counted_as(address: bytes | None) -> bytes:
     """Return what limits by address count under: IPv4 /32, IPv6 /64; b"" for nobody in particular.
 
-    An IPv6 /64 is what one household is given. Loopback is nobody: behind a proxy that names no address, or in a trial
-    on one machine, all would be one.
+    An IPv6 /64 is what one household is given.
     """
-    if address is None or is_loopback(address):
+    if address is None:
         return b""
     return address[:8] if len(address) == 16 else address
 
@@ -125,8 +126,8 @@ class TrustedProxies:
             if address not in self:
                 return address
             last = address
-        # All are trusted: the first of them is somebody inside.
-        return last
+        # All are trusted: the first of them is somebody inside, or, on this machine, nobody in particular.
+        return None if last is None or is_loopback(last) else last
 
 
 def _from_the_right(entries: str) -> Iterator[str]:
@@ -149,6 +150,10 @@ class Front:
 
     trusted: TrustedProxies = field(default_factory=lambda: TrustedProxies.parse(DEFAULT_TRUSTED))
     proxy_header: bool = False
+    _trusts_loopback: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_trusts_loopback", _LOOPBACK4 in self.trusted.networks)
 
     def may_connect(self, peer: bytes | None) -> bool:
         """Tell whether a connection from there is taken at all: with PROXY headers, proxies and this machine alone."""
@@ -166,8 +171,9 @@ class Front:
             forwarded_for: as there.
             told: as there.
         """
-        if forwarded_for is None and told is None and isinstance(peername, tuple) and peername[0].startswith("127."):
-            return b""  # on one machine: nobody, whoever is trusted, without the cost of parsing
+        untold = forwarded_for is None and told is None and self._trusts_loopback
+        if untold and isinstance(peername, tuple) and peername[0].startswith("127."):
+            return b""  # such as a trial on one machine: without the cost of parsing
         return counted_as(self.trusted.client(socket_peer(peername), forwarded_for, told))
 
     def _believed(self, peer: bytes | None) -> bool:

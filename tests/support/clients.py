@@ -74,7 +74,7 @@ def upgrade_request(path: str = "/ws", headers: Mapping[str, str] | None = None)
     """Return the HTTP request that opens a WebSocket."""
     lines = [
         f"GET {path} HTTP/1.1",
-        "Host: 127.0.0.1",
+        "Host: relay.example",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
