@@ -157,7 +157,7 @@ class Front:
 
     def may_connect(self, peer: bytes | None) -> bool:
         """Tell whether a connection from there is taken at all: with PROXY headers, proxies and this machine alone."""
-        return not self.proxy_header or self._believed(peer) or bool(peer and is_loopback(peer))
+        return not self.proxy_header or peer is None or peer in self.trusted or bool(peer and is_loopback(peer))
 
     def may_tell(self, peer: bytes | None, told: bytes | None) -> bool:
         """Tell whether this peer may send a PROXY header that names this address; None is claimed by health checks."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict, SettingsError
 
 from keys.invite import check_url
 from relay.limits import Limits
@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[str, BeforeValidator(_join_list), AfterValidator(_check_trusted)] = DEFAULT_TRUSTED
     """Networks of the proxies whose X-Forwarded-For and PROXY headers are believed, with commas between them; `unix` is
     whoever comes through the Unix socket."""
-    proxy_protocol: bool = False
+    proxy_protocol: CliImplicitFlag[bool] = False
     """Expect a PROXY header, version 1 or 2, at the beginning of each connection, and refuse those without."""
     unix_socket: Annotated[GivenPath, AfterValidator(_check_socket_path)] | None = None
     """Listen on a Unix socket at this path, and on no port."""
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     """Certificate chain, PEM: speak TLS, for a relay without a proxy; it takes --tls-key as well."""
     tls_key: GivenPath | None = None
     """The certificate's private key, PEM, which only the relay's user and group may read."""
-    reuse_port: bool = False
+    reuse_port: CliImplicitFlag[bool] = False
     """Let another relay of the same user listen on the same port: a new one takes over while an old one ends."""
     limits: Limits = Field(default_factory=Limits)
     """The relay's limits."""

@@ -41,7 +41,7 @@ class Site:
     def __init__(self, directory: Path, name: str, way: str) -> None:
         arguments = ["--trusted-proxies", "127.0.0.1, unix"]
         if name == "haproxy":
-            arguments += ["--proxy-protocol", "true"]
+            arguments += ["--proxy-protocol"]
         if way == "unix":
             arguments += ["--unix-socket", str(directory / "relay.sock"), "--url", "wss://relay.example/ws"]
         self.relay = RelayProcess(directory, limits=LIMITS, arguments=arguments)

@@ -99,7 +99,7 @@ async def test_a_second_relay_at_the_same_path_is_refused(
 async def test_unix_socket_with_proxy_headers(start_relay: Callable[..., RelayProcess], tmp_path: Path) -> None:
     path = tmp_path / "relay.sock"
     limits = {"handshakes_per_second": 0.001, "handshakes_burst": 1}
-    relay = start_relay(arguments=unix(path, "--proxy-protocol", "true"), limits=limits)
+    relay = start_relay(arguments=unix(path, "--proxy-protocol"), limits=limits)
     async with Clients(relay) as clients:
         for last in (9, 10):
             before = f"PROXY TCP4 203.0.113.{last} 198.51.100.1 1 443\r\n".encode()
@@ -115,10 +115,10 @@ async def test_unix_socket_with_proxy_headers(start_relay: Callable[..., RelayPr
 
 @run_async
 async def test_a_new_relay_takes_the_port_over(start_relay: Callable[..., RelayProcess]) -> None:
-    old = start_relay(arguments=["--reuse-port", "true"])
+    old = start_relay(arguments=["--reuse-port"])
     async with Clients(old) as clients:
         alice, bob = await clients.open(), await clients.open()
-        new = start_relay(arguments=["--reuse-port", "true", "--port", str(old.port)])
+        new = start_relay(arguments=["--reuse-port", "--port", str(old.port)])
         assert new.port == old.port
         await echo(alice, bob, 5)
         old.signal(signal.SIGTERM)
@@ -169,9 +169,11 @@ def test_the_health_check_finds_the_relay(
     if proxy:
         # Neither this machine nor the socket is trusted: who asks for its own sake is answered all the same.
         environ |= {"RELAY_PROXY_PROTOCOL": "true"}
-        if how != "unix":
-            environ |= {"RELAY_TRUSTED_PROXIES": "10.0.0.0/8"}
-    flags = [f"--{name.removeprefix('RELAY_').lower().replace('_', '-')}={value}" for name, value in environ.items()]
+        environ |= {"RELAY_TRUSTED_PROXIES": "10.0.0.0/8"}
+    flags = [
+        f"--{name.removeprefix('RELAY_').lower().replace('_', '-')}" + ("" if value == "true" else f"={value}")
+        for name, value in environ.items()
+    ]
     relay = start_relay(arguments=flags)
     environ["RELAY_PORT"] = str(relay.port or 1)
     done = run("relay.healthcheck", tmp_path, **environ)

@@ -311,7 +311,7 @@ def line(address: str) -> bytes:
 
 @run_async
 async def test_a_proxy_header_comes_before_tls(start: Callable[..., RelayProcess], files: Files) -> None:
-    relay = start("--proxy-protocol", "true", limits={"handshakes_per_second": 0.001, "handshakes_burst": 1})
+    relay = start("--proxy-protocol", limits={"handshakes_per_second": 0.001, "handshakes_burst": 1})
     async with Clients(relay) as clients:
         for address in ("203.0.113.9", "203.0.113.10"):
             client = await clients.open(door=door(relay, files, line(address)))

@@ -77,6 +77,10 @@ class Peer:
         self._said: list[c.ServerBody | PeerFrame] = []
         self.transport = Transport(lab.loop, (address, 4711), self._bytes_taken)
         self.session = Session(lab.core)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Put the session behind its socket."""
         self.transport.protocol = self.session
         self.session.connection_made(self.transport)
 

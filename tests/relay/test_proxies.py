@@ -244,7 +244,7 @@ def test_nobody_is_counted_as_nobody() -> None:
         (("::1", 1), True, False),
         (("203.0.113.9", 1), False, False),
         (("not an address", 1), False, False),
-        ("", False, False),
+        ("", True, False),
     ],
 )
 def test_who_may_send_a_proxy_header(peer: object, connects: bool, names_others: bool) -> None:

@@ -1,6 +1,7 @@
 """Settings from flags and variables, and what is said of those that cannot be used."""
 
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -44,10 +45,9 @@ GIVEN: Final[list[tuple[str, str, Any]]] = [
     ("log_level", "warning", "warning"),
     ("trusted_proxies", "10.0.0.0/8, unix", "10.0.0.0/8, unix"),
     ("trusted_proxies", "", ""),
-    ("proxy_protocol", "true", True),
     ("unix_socket_mode", "666", "666"),
-    ("reuse_port", "true", True),
 ]
+SWITCHES: Final = {"proxy_protocol", "reuse_port"}
 TOGETHER: Final = {"tls_cert", "tls_key", "unix_socket"}
 """Those that others belong to: see *Settings that belong together*."""
 
@@ -60,7 +60,7 @@ def flag(name: str) -> str:
 
 
 def test_every_setting_is_tested_here() -> None:
-    assert {name for name, _, _ in GIVEN} | TOGETHER | {"limits"} == set(Settings.model_fields)
+    assert {name for name, _, _ in GIVEN} | TOGETHER | SWITCHES | {"limits"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), GIVEN)
@@ -73,6 +73,17 @@ def test_a_flag(name: str, text: str, value: object) -> None:
 def test_a_variable(name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + name.upper(), text)
     assert getattr(read(), name) == value
+
+
+@pytest.mark.parametrize("name", sorted(SWITCHES))
+def test_a_switch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert getattr(read(), name) is False
+    assert getattr(read(flag(name)), name) is True
+    monkeypatch.setenv(PREFIX + name.upper(), "true")
+    assert getattr(read(), name) is True
+    assert getattr(read("--no-" + flag(name)[2:]), name) is False
+    monkeypatch.setenv(PREFIX + name.upper(), "perhaps")
+    assert PREFIX + name.upper() in refused()
 
 
 def test_a_flag_stands_above_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +235,7 @@ def test_a_unix_socket() -> None:
         (["--tls-cert", "/c"], "--tls-cert and --tls-key go together"),
         (["--tls-key", "/k"], "--tls-cert and --tls-key go together"),
         (["--unix-socket", "/s"], "--unix-socket needs --url"),
-        (["--unix-socket", "/s", "--url", "wss://relay.example/ws", "--reuse-port", "true"], "remove it"),
+        (["--unix-socket", "/s", "--url", "wss://relay.example/ws", "--reuse-port"], "remove it"),
         (
             ["--unix-socket", "/s", "--url", "wss://relay.example/ws", "--tls-cert", "/c", "--tls-key", "/k"],
             "remove --tls-cert",
@@ -238,7 +249,7 @@ def test_settings_that_do_not_go_together(arguments: list[str], told: str) -> No
 
 
 def test_what_stands_in_front() -> None:
-    front = read("--trusted-proxies", "10.0.0.0/8", "--proxy-protocol", "true").front
+    front = read("--trusted-proxies", "10.0.0.0/8", "--proxy-protocol").front
     assert front.proxy_header
     assert bytes((10, 1, 2, 3)) in front.trusted
     assert bytes((127, 0, 0, 1)) not in front.trusted
@@ -288,7 +299,7 @@ def test_the_help_has_every_setting_and_limit_with_its_reason(capsys: pytest.Cap
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name in Settings.model_fields:
-        assert name == "limits" or f"{flag(name)} " in text
+        assert name == "limits" or re.search(rf"{flag(name)}[ ,]", text)
     for field in fields(Limits):
         assert f"--limits.{field.name.replace('_', '-')} " in text
     assert "a mistake is forgiven, a habit is not" in text
