@@ -56,7 +56,7 @@ class Listener:
                 self._socket_file = identity_of(path)
                 self._server = await loop.create_unix_server(factory, sock=sock, backlog=_BACKLOG)
             except OSError as error:
-                raise CannotListenError(f"cannot listen on {path}: {error.strerror}") from error
+                raise CannotListenError(f"cannot listen on {path}: {error.strerror or error}") from error
             return
         try:
             self._server = await loop.create_server(
@@ -64,7 +64,7 @@ class Listener:
             )
         except OSError as error:
             raise CannotListenError(
-                f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+                f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]
 

@@ -21,6 +21,8 @@ MAX_HEADER: Final = 4096
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 LOCAL: Final = SIGNATURE + b"\x20\x00\x00\x00"
 """A whole header that says: this is the proxy itself, which asks for its own sake (a health check)."""
+PROXY_HEADER: Final = "proxy_header"
+"""Under this name a transport gives, as extra info, the header that it has taken off itself."""
 
 _V1_START: Final = b"PROXY "
 _V1_MAX: Final = 107

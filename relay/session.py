@@ -18,7 +18,6 @@ from relay.guard import Allowance
 from relay.hub import Change
 from relay.metered import HOLD_REFUSALS, MeteredSocket
 from relay.outbox import Outbox, frame_head
-from relay.proxy_header import BadProxyHeader, ProxyHeader
 from relay.reasons import Ending, Refusal
 from relay.websocket import Phase
 from wire import commands as c
@@ -28,8 +27,6 @@ from wire.session import ServerSession
 if TYPE_CHECKING:
     from relay.core import Core
 
-PROXY_HEADER: Final = "proxy_header"
-"""Under this name a transport gives the PROXY header that it has read itself."""
 _REFUSALS_PER_STEP: Final = 16
 
 
@@ -329,25 +326,17 @@ class Session(MeteredSocket):
         self.core.entry.connected(self)
 
     def opening_received(self, buffer: bytearray) -> int:
-        start = 0
-        admit = partial(self.core.entry.admit, self)
-        if self.core.front.proxy_header:
-            # Read anew with each chunk until the request is complete: that costs next to nothing, and nobody has to
-            # remember anything.
-            try:
-                header: ProxyHeader | None = self.transport.get_extra_info(PROXY_HEADER)
-                if header is None:
-                    header = self.core.entry.proxy_header(self, buffer)
-                    start = 0 if header is None else header.size
-            except BadProxyHeader:
-                self.abort(Ending.BAD_PROXY)
-                return 0
+        core, start = self.core, 0
+        admit = partial(core.entry.admit, self)
+        if core.front.proxy_header:
+            header = core.entry.proxied(self, buffer)
             if header is None:
                 return 0
-            admit = partial(self.core.entry.admit, self, told=header.source)
+            start = header.size
+            admit = partial(core.entry.admit, self, told=header.source)
         end = buffer.find(b"\r\n\r\n", start) + 4
         if end < 4:
-            if len(buffer) > self.core.limits.request_size:
+            if len(buffer) > core.limits.request_size:
                 self.transport.write(pages.TOO_LARGE.encode())
                 self._hang_up(Ending.BAD_REQUEST)
             return 0

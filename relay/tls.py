@@ -18,10 +18,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, cast
 
-from relay.proxy_header import BadProxyHeader, ProxyHeader
+from relay.proxy_header import PROXY_HEADER, BadProxyHeader, ProxyHeader
 from relay.reasons import Ending
 from relay.replies import Reply
-from relay.session import PROXY_HEADER, Session
+from relay.session import Session
 
 _RECORD: Final = 16384
 """Plaintext bytes of one record, and so the most that one read gives (RFC 8446 §5.1)."""
@@ -165,14 +165,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._read_header is None:
             raise AssertionError("nobody waits for a PROXY header")
         try:
-            self._header = self._read_header(self._session, before)
+            header = self._read_header(self._session, before)
         except BadProxyHeader:
             self._fail(Ending.BAD_PROXY)
             return b""
-        if self._header is None:
+        if header is None:
             return b""
         self._before = None
-        return bytes(before[self._header.size :])
+        # Nothing of it is left in what the session reads.
+        self._header = ProxyHeader(0, header.source)
+        return bytes(before[header.size :])
 
     def _handshake(self) -> bool:
         try:
