@@ -12,11 +12,13 @@ from keys.errors import KeysError
 from relay import config, log
 from relay.access import AccessError
 from relay.admission import Admission
-from relay.app import CannotListenError, raise_file_limit, run
+from relay.app import raise_file_limit, run
 from relay.callout_http import check_installed
 from relay.heap import keep_heap
+from relay.listen import CannotListenError
 from relay.own_keys import find_keys
 from relay.settings import BadSettings, Settings, load
+from relay.tls import BadCertificate
 from relay.tokens import token_source
 
 
@@ -57,6 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings, found, admission, partial(load, arguments, dict(os.environ))))
+    except BadCertificate as error:
+        print(f"blindrelay: {error}", file=sys.stderr)
+        return 2
     except CannotListenError as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ import ipaddress
 import resource
 import signal
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,25 +21,20 @@ from relay.core import Core
 from relay.drain import Drain
 from relay.heap import quiet_collector
 from relay.journal import Journal
+from relay.listen import CannotListenError, Listener
 from relay.log import log_loop_error
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
 from relay.ready import Condition
 from relay.reload import KeepOld, Reload
-from relay.session import Session
 from relay.settings import Settings, bracketed, parse_admin
 from relay.terminal import Terminal
+from relay.tls import BadCertificate
 from relay.tokens import token_source
 from relay.watch import Watch
 
 if TYPE_CHECKING:
     from relay.admin import Admin
-
-_BACKLOG = 4096
-
-
-class CannotListenError(Exception):
-    """The address cannot be listened on; the text says which and why."""
 
 
 class Relay:
@@ -49,6 +44,9 @@ class Relay:
         settings: where to listen, and the limits.
         keys: the relay's own keys and whom it lets push.
         admission: who may use it; everybody without it.
+
+    Raises:
+        BadCertificate: the files for TLS cannot be used.
     """
 
     def __init__(self, settings: Settings, keys: ServerKeys, admission: Admission | None = None) -> None:
@@ -57,9 +55,8 @@ class Relay:
         self._callout: HttpCallout | None = None
         self._keys = keys
         self._core: Core | None = None
-        self._server: asyncio.Server | None = None
+        self.listener = Listener(settings)
         self._admin: Admin | None = None
-        self.port = settings.port
         self.admin_at = ""
         """Host and port of the admin listener, once it listens; "" without one."""
 
@@ -67,8 +64,7 @@ class Relay:
         """Listen.
 
         Raises:
-            OSError: the address cannot be listened on.
-            CannotListenError: that of the admin listener cannot.
+            CannotListenError: the address cannot be listened on, or that of the admin listener.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_loop_error)
@@ -84,15 +80,13 @@ class Relay:
             journal=Journal(loop.time()) if settings.log_pseudonyms else None,
             admission=self._admission,
             callout=self._callout,
+            front=settings.front,
         )
         if settings.decommission:
             core.entry.decommission(settings.decommission)
         await self._start_admin(core)
-        self._server = await loop.create_server(
-            lambda: Session(core), self._settings.host, self._settings.port, backlog=_BACKLOG
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
-        core.listens_at(self._settings.url_at(self.port), is_set=bool(self._settings.url))
+        await self.listener.open(core)
+        core.listens_at(settings.url_at(self.listener.port), is_set=bool(settings.url))
         self._core = core
         self.drain = Drain(core, self._settings.drain)
         self._pulse = Pulse(core)
@@ -161,16 +155,34 @@ class Relay:
         self.core.about = settings.about
         self.core.pages.draw()
 
+    def change_certificate(self, _settings: Settings) -> None:
+        """Read the certificate for TLS again.
+
+        Raises:
+            KeepOld: it cannot be used; the old one stays.
+        """
+        if self.listener.certificate is not None:
+            try:
+                self.listener.certificate.reload()
+            except BadCertificate as error:
+                raise KeepOld(str(error)) from None
+
+    def change_front(self, settings: Settings) -> None:
+        """Believe other proxies from now on; addresses that are known already stay."""
+        self.core.front = replace(self.core.front, trusted=settings.front.trusted)
+
     async def stop(self) -> None:
         """Drain, and stop; see :class:`relay.drain.Drain`.
 
-        While sessions are closed one after another the port is still listened on: pages tell that the relay is not
-        ready, and openings are refused with 503.
+        While sessions are closed one after another the port is still listened on, unless another relay may listen on it
+        as well: pages tell that the relay is not ready, and openings are refused with 503.
         """
         self.core.ready.lost(Condition.NOT_DRAINING, "the relay was told to stop")
+        if self._settings.reuse_port:
+            # Whoever comes now comes to the relay that takes over.
+            self.listener.close()
         await self.drain.spread()
-        if self._server is not None:
-            self._server.close()
+        self.listener.close()
         await self.drain.finish()
         self._pulse.stop()
         self._watch.stop()
@@ -226,16 +238,14 @@ async def run(settings: Settings, found: FoundKeys, admission: Admission, read: 
         read: reads the settings again, at SIGHUP.
 
     Raises:
+        BadCertificate: the files for TLS cannot be used.
         CannotListenError: the address cannot be listened on.
     """
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     relay = Relay(settings, found.keys, admission)
-    try:
-        await relay.start()
-    except OSError as error:
-        raise CannotListenError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
+    await relay.start()
     quiet_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -243,6 +253,8 @@ async def run(settings: Settings, found: FoundKeys, admission: Admission, read: 
     reload.register("limits", relay.change_limits)
     reload.register("admission", relay.change_admission)
     reload.register("texts", relay.change_texts)
+    reload.register("certificate", relay.change_certificate)
+    reload.register("proxies", relay.change_front)
     terminal = Terminal()
 
     def hung_up() -> None:
@@ -254,11 +266,11 @@ async def run(settings: Settings, found: FoundKeys, admission: Admission, read: 
     loop.add_signal_handler(signal.SIGHUP, hung_up)
     public = found.keys.identity.public
     if found.minted is not None:
-        card = RelayCard(public, settings.url_at(relay.port))
+        card = RelayCard(public, settings.url_at(relay.listener.port))
         print(f"blindrelay: minted keys into {found.minted}; keep a copy, for clients pin them")
         print(f'relay_card = "{card.text}"')
     print(
-        f"blindrelay {__version__} listens on ws://{bracketed(settings.host)}:{relay.port}/ws"
+        f"blindrelay {__version__} listens on {relay.listener.address}"
         f' x25519_public="{public.x_pub.hex()}" ed25519_public="{public.ed_pub.hex()}"',
         flush=True,
     )

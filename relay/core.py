@@ -14,6 +14,7 @@ from relay.callout import Asker
 from relay.claims import Queue
 from relay.control import Control
 from relay.counters import Counters
+from relay.crowding import Crowding
 from relay.door import Door
 from relay.entry import Entry
 from relay.guard import Buckets, ReplayMemory
@@ -23,6 +24,7 @@ from relay.limits import Limits
 from relay.metered import MeteredSocket
 from relay.outbox import Budget, Outbox
 from relay.pages import Pages
+from relay.proxies import Front
 from relay.ready import Ready
 from relay.reasons import Ending, Refusal
 from relay.session import Session
@@ -45,6 +47,7 @@ class Core:
         journal: takes a line for each session under a pseudonym; without one there is no such line.
         admission: who may use the relay; everybody without it.
         callout: asks the operator's own service about each client, if there is one.
+        front: whose word about addresses is taken.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Core:
         journal: Journal | None = None,
         admission: Admission | None = None,
         callout: Asker | None = None,
+        front: Front | None = None,
     ) -> None:
         self.loop = loop
         self.clock: Callable[[], float] = loop.time
@@ -70,6 +74,8 @@ class Core:
         self.ready = Ready()
         self.admission = admission or Admission()
         self.callout = callout
+        self.front = front or Front()
+        self.crowding = Crowding()
         self.counters = Counters()
         self.turns = Turns(loop, limits.slice)
         self.hub: Hub[Session] = Hub()
@@ -128,6 +134,8 @@ class Core:
             now = self.clock()
             age = now - self.connections.get(session, now)
             self.journal.ended(session, session.ended or Ending.CLIENT, age, session.malformed, now)
+        if session.place is not None:
+            self.crowding.left(session.place.key)
         if session.watching is not None:
             self.subscriptions -= len(session.watching)
             self.presence.unwatch(session, session.watching)

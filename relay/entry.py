@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from websockets.frames import CloseCode
 
 from keys.identity import PublicIdentity
@@ -16,6 +16,8 @@ from relay.claims import Verdict, decide
 from relay.hub import Change
 from relay.metered import HOLD_CALLOUT, HOLD_CLAIM
 from relay.opening import Opening, Welcome
+from relay.proxies import socket_peer
+from relay.proxy_header import PROXY_HEADER, BadProxyHeader, ProxyHeader, read_header
 from relay.reasons import Ending
 from relay.replies import Reply
 from relay.session import Session
@@ -54,16 +56,48 @@ class Entry:
             return
         core.opening[session] = now
         core.door.accepted(session)
+        if session.phase is Phase.OPENING and core.front.proxy_header and not core.front.may_connect(_peer(session)):
+            session.abort(Ending.BAD_PROXY)
 
-    def admit(self, session: Session, opening: Opening) -> Welcome | Reply:
-        """Decide about an opening: let it become a WebSocket, or refuse it by a reply. Nobody is known yet."""
+    def proxied(self, session: Session, buffer: bytearray) -> ProxyHeader | None:
+        """Return the PROXY header of a connection; None while it is incomplete, or if it was the end.
+
+        It is read anew with each chunk until the request behind it is complete, and so counts as a part of it: that
+        costs next to nothing, and nobody has to remember anything.
+        """
+        taken: ProxyHeader | None = session.transport.get_extra_info(PROXY_HEADER)
+        if taken is not None:
+            return taken
+        try:
+            return self.proxy_header(session, buffer)
+        except BadProxyHeader:
+            session.abort(Ending.BAD_PROXY)
+            return None
+
+    def proxy_header(self, session: Session, data: bytearray) -> ProxyHeader | None:
+        """Read the PROXY header that a connection begins with; None while it is incomplete.
+
+        Raises:
+            BadProxyHeader: there is none, or this peer may not send one.
+        """
+        header = read_header(data)
+        if header is not None and not self._core.front.may_tell(_peer(session), header.source):
+            raise BadProxyHeader
+        return header
+
+    def admit(self, session: Session, opening: Opening, told: bytes | None = None) -> Welcome | Reply:
+        """Decide about an opening: let it become a WebSocket, or refuse it by a reply. Nobody is known yet.
+
+        Args:
+            session: the connection.
+            opening: what it asks for.
+            told: the address in its PROXY header.
+        """
         if self._core.draining:
             return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "The relay goes away.\n", headers={"Retry-After": "1"})
-        peer = session.transport.get_extra_info("peername")
-        hops = opening.headers.get("x-forwarded-for")
-        # The nearest proxy appends what it saw itself; what stands before it is the client's claim.
-        hop = None if hops is None else hops.rpartition(",")[2].strip()
-        session.address = rate_key(peer[0] if isinstance(peer, tuple) else "", hop)
+        forwarded_for = opening.headers.get("x-forwarded-for")
+        peername = session.transport.get_extra_info("peername")
+        session.address = self._core.front.address(peername, forwarded_for, told)
         return self._core.door.admit(session, opening)
 
     # --- Handshake ---------------------------------------------------------------------------------------------------
@@ -71,6 +105,7 @@ class Entry:
     def first_message(self, session: Session, message: bytes) -> bool:
         """Take the handshake request, or whatever stands in its place."""
         core = self._core
+        # In clear for no longer than it is needed; from here on the digest of its place stands for it.
         address, session.address = session.address, b""
         if session.wire is not None:
             raise AssertionError("reads are held while a session waits for its id")
@@ -311,33 +346,20 @@ class Entry:
         core.counters.admitted += 1
         if core.journal is not None:
             core.journal.started(session, core.clock())
+        key = b"" if session.place is None else session.place.key
+        crowd = core.crowding.joined(key, len(core.sessions), core.clock())
+        if crowd:
+            # No address here or anywhere: an operator knows their proxies.
+            structlog.get_logger().warning(
+                "one_address_has_most_sessions",
+                sessions=crowd,
+                total=len(core.sessions),
+                advice="if all come through a proxy, name its network in --trusted-proxies (RELAY_TRUSTED_PROXIES)",
+            )
         core.presence_changed(session.public.x_pub, Change.ONLINE)
         # Not at once: what it sent behind its handshake must not be parsed on the stack of whoever freed the id.
         core.loop.call_soon(session.release, HOLD_CLAIM)
 
 
-def rate_key(peer: str, forwarded_for: str | None) -> bytes:
-    """Return what handshakes are counted under: IPv4 /32, IPv6 /64; b"" when the address is nobody's in particular.
-
-    A peer on this machine is a proxy: its `X-Forwarded-For` is believed, and without one nobody is counted, else all
-    clients behind it would be one. From anywhere else the header is a client's claim and not looked at.
-    """
-    if forwarded_for is None and peer.startswith("127."):
-        return b""  # the usual case behind such a proxy, without the cost of parsing
-    try:
-        address = _address(peer)
-        if address.is_loopback and forwarded_for is not None:
-            address = _address(forwarded_for)
-    except ValueError:
-        return b""
-    if address.is_loopback:
-        return b""
-    return address.packed[:8] if isinstance(address, IPv6Address) else address.packed
-
-
-def _address(text: str) -> IPv4Address | IPv6Address:
-    """Return an address; an IPv4 one written as IPv6 is IPv4, and may be loopback: not every Python says so."""
-    address = ip_address(text)
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+def _peer(session: Session) -> bytes | None:
+    return socket_peer(session.transport.get_extra_info("peername"))

@@ -2,10 +2,40 @@
 
 import http.client
 import os
+import socket
+import ssl
 import sys
 
 from relay.pages import HEALTH_PATH
+from relay.proxy_header import LOCAL
 from relay.settings import BadSettings, Settings, load
+
+_TIMEOUT = 3
+
+
+def _connect(settings: Settings) -> socket.socket:
+    """Return a connection to the relay that these settings describe, on which HTTP can be spoken."""
+    if settings.unix_socket is not None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_TIMEOUT)
+        try:
+            connection.connect(os.fspath(settings.unix_socket))
+        except OSError:
+            connection.close()
+            raise
+    else:
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+        connection = socket.create_connection((host, settings.port), timeout=_TIMEOUT)
+    if settings.proxy_protocol:
+        connection.sendall(LOCAL)
+    if settings.tls_cert is None:
+        return connection
+    # Whether the relay lives is asked, and nothing secret is said. The certificate is for a name that clients use, and
+    # one that ran out is no reason to start the relay anew.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(connection)
 
 
 def main() -> int:
@@ -15,13 +45,14 @@ def main() -> int:
     except BadSettings as error:
         print(f"blindrelay: {error}", file=sys.stderr)
         return 2
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    connection = http.client.HTTPConnection(host, settings.port, timeout=3)
+    where = f"port {settings.port}" if settings.unix_socket is None else f"{settings.unix_socket}"
+    connection = http.client.HTTPConnection("relay", timeout=_TIMEOUT)
     try:
+        connection.sock = _connect(settings)
         connection.request("GET", HEALTH_PATH)
         return 0 if connection.getresponse().status == http.client.OK else 1
     except (OSError, http.client.HTTPException) as error:
-        print(f"blindrelay: no answer on port {settings.port}: {error}", file=sys.stderr)
+        print(f"blindrelay: no answer on {where}: {error}", file=sys.stderr)
         return 1
     finally:
         connection.close()

@@ -29,6 +29,8 @@ class Ending(StrEnum):
     CLIENT = "client"  # the client closed, or its socket did
     NOT_WEBSOCKET = "not_websocket"  # answered as plain HTTP, or no HTTP at all
     BAD_REQUEST = "bad_request"  # an opening that is longer than any honest one
+    BAD_PROXY = "bad_proxy"  # no PROXY header where one must be, or from somebody who may not send one
+    BAD_TLS = "bad_tls"  # no TLS handshake, or a record that was changed
     SLOW_OPENING = "slow_opening"  # no handshake within the deadline
     FULL = "full"  # no room for more connections
     ADDRESS_FULL = "address_full"  # too many connections of one address

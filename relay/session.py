@@ -398,13 +398,21 @@ class Session(MeteredSocket):
         self.core.entry.connected(self)
 
     def opening_received(self, buffer: bytearray) -> int:
-        end = buffer.find(b"\r\n\r\n") + 4
+        core, start = self.core, 0
+        admit = partial(core.entry.admit, self)
+        if core.front.proxy_header:
+            header = core.entry.proxied(self, buffer)
+            if header is None:
+                return 0
+            start = header.size
+            admit = partial(core.entry.admit, self, told=header.source)
+        end = buffer.find(b"\r\n\r\n", start) + 4
         if end < 4:
-            if len(buffer) > self.core.limits.request_size:
+            if len(buffer) > core.limits.request_size:
                 self.transport.write(pages.TOO_LARGE.encode())
                 self._hang_up(Ending.BAD_REQUEST)
             return 0
-        reply = self.core.pages.answer(bytes(buffer[:end]), partial(self.core.entry.admit, self))
+        reply = core.pages.answer(bytes(buffer[start:end]), admit)
         self.transport.write(reply.data)
         if reply.upgraded:
             self.phase = Phase.OPEN

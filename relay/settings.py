@@ -14,10 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from keys.invite import check_url
@@ -32,6 +32,7 @@ from relay.about import (
     text_checker,
 )
 from relay.limits import Limits
+from relay.proxies import DEFAULT_TRUSTED, Front, TrustedProxies
 from relay.settings_names import PREFIX, Names
 from relay.settings_problems import BadSettings, Origin, explain
 from relay.settings_sources import Given, HelpWanted, from_file, from_flags, from_secrets, from_variables
@@ -52,6 +53,8 @@ __all__ = [
 
 CONFIG_FILE: Final = "relay.toml"
 _LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "localhost"))
+_SOCKET_PATH_MAX: Final = 92
+"""Bytes: 108 of `sockaddr_un` on Linux and 104 elsewhere, less what the name has more while the socket is made."""
 
 
 def _default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -102,6 +105,27 @@ def _check_admin(text: str) -> str:
     return text
 
 
+def _check_trusted(text: str) -> str:
+    TrustedProxies.parse(text)  # its error is a ValueError too
+    return text
+
+
+def _join_list(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _check_mode(text: str) -> str:
+    if not int(text, 8) & 0o200:
+        raise ValueError("without the right to write nobody connects: 0660 is for a group, 0666 for everybody")
+    return text
+
+
+def _check_socket_path(path: Path) -> Path:
+    if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
+        raise ValueError(f"the path of a Unix socket takes at most {_SOCKET_PATH_MAX} bytes here: use a shorter one")
+    return path
+
+
 GivenPath = Annotated[Path, BeforeValidator(_check_given)]
 
 
@@ -142,6 +166,21 @@ class Settings(BaseSettings):
     """Take no new clients, and tell this text to those who are refused and to those who stay."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, to standard error."""
+    trusted_proxies: Annotated[str, BeforeValidator(_join_list), AfterValidator(_check_trusted)] = DEFAULT_TRUSTED
+    """Networks of the proxies whose X-Forwarded-For and PROXY headers are believed, with commas between them; `unix` is
+    whoever comes through the Unix socket."""
+    proxy_protocol: bool = False
+    """Expect a PROXY header, version 1 or 2, at the beginning of each connection, and refuse those without."""
+    unix_socket: Annotated[GivenPath, AfterValidator(_check_socket_path)] | None = None
+    """Listen on a Unix socket at this path, and on no port."""
+    unix_socket_mode: Annotated[str, Field(pattern="^0?[0-7]{3}$"), AfterValidator(_check_mode)] = "0660"
+    """The mode of the Unix socket, in octal: the proxy needs the right to write."""
+    tls_cert: GivenPath | None = None
+    """Certificate chain, PEM: speak TLS, for a relay without a proxy; it takes --tls-key as well."""
+    tls_key: GivenPath | None = None
+    """The certificate's private key, PEM, which only the relay's user and group may read."""
+    reuse_port: bool = False
+    """Let another relay of the same user listen on the same port: a new one takes over while an old one ends."""
     drain: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds over which sessions are closed after SIGTERM, so that not all clients come back at once; 0: no wait."""
     log_pseudonyms: bool = False
@@ -178,10 +217,33 @@ class Settings(BaseSettings):
         """Take what is passed in and nothing else: :func:`load` reads the sources, and knows what each gave."""
         return (init_settings,)
 
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key go together: set both or neither")
+        if self.unix_socket is not None:
+            if self.tls_cert is not None:
+                raise ValueError("--unix-socket is for a proxy on this machine, which ends TLS: remove --tls-cert")
+            if self.reuse_port:
+                raise ValueError("--reuse-port is for a TCP port: with --unix-socket remove it")
+            if not self.url:
+                raise ValueError("--unix-socket needs --url: nothing else says where clients reach this relay")
+        return self
+
+    @property
+    def front(self) -> Front:
+        """What stands in front of the relay."""
+        return Front(TrustedProxies.parse(self.trusted_proxies), self.proxy_protocol)
+
     def url_at(self, port: int) -> str:
         """Return the URL for the relay card: the one that was set, else where a client on this machine finds us."""
         host = "127.0.0.1" if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104
-        return self.url or f"ws://{bracketed(host)}:{port}/ws"
+        return self.url or f"{self.scheme}://{bracketed(host)}:{port}/ws"
+
+    @property
+    def scheme(self) -> str:
+        """Whether the relay itself speaks TLS."""
+        return "ws" if self.tls_cert is None else "wss"
 
 
 def parse_admin(text: str) -> tuple[str, int] | None:

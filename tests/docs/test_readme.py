@@ -80,15 +80,46 @@ def test_scripts_exist_and_can_be_executed(path: Path) -> None:
 @pytest.mark.parametrize(("name", "words"), ALL, ids=lambda value: value if isinstance(value, str) else " ".join(value))
 def test_every_command_is_one_that_is_checked_here(name: str, words: list[str]) -> None:
     program = words[0]
-    if program in ("scripts/demo", "scripts/run", "scripts/keygen", "install"):
+    if program == "install" and words[-1].startswith("/etc/"):
+        check_installed(words)
+    elif program in ("scripts/demo", "scripts/run", "scripts/keygen", "install"):
         return  # the first by a test of its own, the second below by its flags, the others by running them
-    if program == "scripts/test":
+    elif program == "scripts/test":
         for argument in words[1:]:
             assert argument.startswith("-") or argument == "mask" or (ROOT / argument).exists(), argument
     elif program == "docker":
         check_docker(words)
+    elif program in INSTALL:
+        assert words in QUICK_INSTALL
     else:
         pytest.fail(f"{name}: nothing checks {words}")
+
+
+UNIT = "blindrelay.service"
+INSTALL = ("python3", "/opt/blindrelay/bin/python", "echo", "systemctl", "journalctl")
+QUICK_INSTALL = [
+    ["python3", "-m", "venv", "/opt/blindrelay"],
+    ["/opt/blindrelay/bin/python", "-m", "pip", "install", "-c", "constraints.txt", "."],
+    ["echo", "RELAY_URL=wss://relay.example/ws", ">", "/etc/blindrelay/relay.env"],
+    ["systemctl", "enable", "--now", UNIT.removesuffix(".service")],
+    ["journalctl", "-u", UNIT.removesuffix(".service")],
+    ["systemctl", "reload", "caddy"],
+]
+"""Steps that need root, systemd and a network; what they rest on is checked."""
+
+
+def test_the_quick_install_leads_to_the_unit() -> None:
+    unit = (ROOT / "deploy" / UNIT).read_text()
+    assert "\nExecStart=/opt/blindrelay/bin/blindrelay\n" in unit
+    assert "\nEnvironmentFile=-/etc/blindrelay/relay.env\n" in unit
+    steps = [words for words in commands("README.md") if words[0] in INSTALL]
+    assert steps == QUICK_INSTALL
+
+
+def check_installed(words: list[str]) -> None:
+    """A file of ours goes to a directory, or to a name, of the system; or a directory is made."""
+    assert words[1:4] in (["-m", "644", words[3]], ["-d", "-m", "750"]), words
+    assert words[1] == "-d" or (ROOT / words[3]).is_file(), words
 
 
 def check_docker(words: list[str]) -> None:
@@ -143,7 +174,7 @@ def test_keygen_commands_print_what_is_told(name: str, tmp_path: Path) -> None:
     ]
     tried = 0
     for words in commands(name):
-        if words[0] not in ("scripts/keygen", "install"):
+        if words[0] not in ("scripts/keygen", "install") or words[-1].startswith("/etc/"):
             continue
         words = [word.replace("/media/backup", str(tmp_path / "backup")) for word in words]
         done = run(words, tmp_path)
@@ -253,31 +284,6 @@ def test_flags_of_the_relay_exist() -> None:
     for path in markdown.documents():
         for told in re.findall(r"`scripts/run (--[\w.-]+)", path.read_text()):
             assert told in flags
-
-
-# --- Proxies and units ------------------------------------------------------------------------------------------------
-
-
-def test_proxies_lead_to_the_relay_and_wait_longer_than_it() -> None:
-    configurations = {block.language: "\n".join(block.lines) for block in markdown.blocks(README)}
-    port = Settings.model_fields["port"].default
-    host = Settings.model_fields["host"].default
-    assert f"reverse_proxy {host}:{port}" in configurations["caddyfile"]
-    nginx = configurations["nginx"]
-    assert f"proxy_pass http://{host}:{port};" in nginx
-    for timeout in ("proxy_read_timeout", "proxy_send_timeout"):
-        match = re.search(rf"{timeout} (\d+)s;", nginx)
-        assert match is not None
-        assert int(match[1]) > Limits().silent_after
-    assert "proxy_http_version 1.1;" in nginx
-    assert "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;" in nginx
-
-
-def test_unit_leaves_time_for_the_shutdown() -> None:
-    (unit,) = ["\n".join(block.lines) for block in markdown.blocks(OPERATIONS) if block.language == "ini"]
-    match = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
-    assert match is not None
-    assert int(match[1]) > Limits().shutdown_deadline + 1
 
 
 # --- Operations -------------------------------------------------------------------------------------------------------

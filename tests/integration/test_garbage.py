@@ -47,7 +47,7 @@ async def live(server: ServerKeys, how: str) -> None:
     identities = [Identity.generate(), Identity.generate()]
     streams = []
     for identity in identities:
-        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.listener.port)
         wire = ClientSession(identity, server.identity.public)
         writer.write(upgrade() + client_frame(wire.hello()))
         await reader.readuntil(b"\r\n\r\n")

@@ -12,6 +12,7 @@ from relay.admission import Admission
 from relay.callout import Asker
 from relay.core import Core
 from relay.limits import Limits
+from relay.proxies import Front
 from relay.pulse import Pulse
 from relay.session import Session
 from relay.turns import Turns
@@ -78,6 +79,10 @@ class Peer:
         self._said: list[c.ServerBody | PeerFrame] = []
         self.transport = Transport(lab.loop, (address, 4711), self._bytes_taken)
         self.session = Session(lab.core)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Put the session behind its socket."""
         self.transport.protocol = self.session
         self.session.connection_made(self.transport)
 
@@ -263,6 +268,7 @@ class Lab:
         unit: what each look at the clock of the slices costs; with the default nothing is ever cut into slices.
         admission: who may use the relay.
         callout: is asked about each client.
+        front: whose word about addresses the relay takes.
     """
 
     def __init__(
@@ -272,6 +278,7 @@ class Lab:
         unit: float = 0.0,
         admission: Admission | None = None,
         callout: Asker | None = None,
+        front: Front | None = None,
     ) -> None:
         self.loop = Loop()
         self.core = Core(
@@ -282,6 +289,7 @@ class Lab:
             random=Counted("relay"),
             admission=admission,
             callout=callout,
+            front=front,
         )
         self.core.turns = Turns(self.loop.asyncio, self.core.limits.slice, Steps(unit))
         self.pulse = Pulse(self.core)
@@ -327,6 +335,7 @@ class Lab:
         assert not core.sessions
         assert not core.connections
         assert not core.opening
+        assert len(core.crowding) == 0
         assert not core.closing
         assert core.presence.watched == 0
         assert not core.budget.stalled

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.access import AccessError, AccessList, parse_list, read_list
-from relay.entry import rate_key
+from relay.proxies import Front
 
 KEY = bytes(range(1, 33))
 
 
 def address(text: str) -> bytes:
     """Return an address as sessions have it."""
-    return rate_key(text, None)
+    return Front().address((text, 1), None)
 
 
 def refused(text: str) -> str:

@@ -1,6 +1,7 @@
 """Settings from flags and variables, and what is said of those that cannot be used."""
 
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -58,8 +59,13 @@ GIVEN: Final[list[tuple[str, str, Any]]] = [
     ("contact", "mailto:ops@relay.example", "mailto:ops@relay.example"),
     ("notice", "Down on Sunday.", "Down on Sunday."),
     ("docs_url", "https://docs.example/", "https://docs.example/"),
+    ("trusted_proxies", "10.0.0.0/8, unix", "10.0.0.0/8, unix"),
+    ("trusted_proxies", "", ""),
+    ("unix_socket_mode", "666", "666"),
 ]
-SWITCHES: Final = ["log_pseudonyms"]
+SWITCHES: Final = {"log_pseudonyms", "proxy_protocol", "reuse_port"}
+TOGETHER: Final = {"tls_cert", "tls_key", "unix_socket"}
+"""Those that others belong to: see *Settings that belong together*."""
 
 
 def flag(name: str) -> str:
@@ -70,7 +76,7 @@ def flag(name: str) -> str:
 
 
 def test_every_setting_is_tested_here() -> None:
-    assert {name for name, _, _ in GIVEN} | {"limits", "token", *SWITCHES} == set(Settings.model_fields)
+    assert {name for name, _, _ in GIVEN} | TOGETHER | SWITCHES | {"limits", "token"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), GIVEN)
@@ -85,13 +91,15 @@ def test_a_variable(name: str, text: str, value: object, monkeypatch: pytest.Mon
     assert getattr(read(), name) == value
 
 
-@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("name", sorted(SWITCHES))
 def test_a_switch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert getattr(read(), name) is False
     assert getattr(read(flag(name)), name) is True
     monkeypatch.setenv(PREFIX + name.upper(), "true")
     assert getattr(read(), name) is True
-    assert getattr(read(flag(f"no_{name}")), name) is False
+    assert getattr(read("--no-" + flag(name)[2:]), name) is False
+    monkeypatch.setenv(PREFIX + name.upper(), "perhaps")
+    assert PREFIX + name.upper() in refused()
 
 
 @pytest.mark.parametrize(
@@ -194,6 +202,14 @@ BAD: Final = [
     ("admission_address", "perhaps", "boolean"),
     ("decommission", "x" * 2001, "2000"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+    ("trusted_proxies", "10.0.0.1/8", "give networks as 10.0.0.0/8"),
+    ("trusted_proxies", "any", "give networks as 10.0.0.0/8"),
+    ("unix_socket", "", "it is empty"),
+    ("unix_socket", "/run/" + 88 * "x", "use a shorter one"),
+    ("unix_socket_mode", "rw", "^0?[0-7]{3}$"),
+    ("unix_socket_mode", "0440", "0660 is for a group"),
+    ("tls_cert", "", "it is empty"),
+    ("tls_key", "", "it is empty"),
 ]
 
 
@@ -308,6 +324,57 @@ def test_nothing_but_the_environment_that_is_given_is_looked_at(monkeypatch: pyt
     assert load([], {"STATE_DIRECTORY": "/right"}).data_dir == Path("/right")
 
 
+# --- Settings that belong together -----------------------------------------------------------------------------------
+
+
+def test_a_certificate_and_its_key() -> None:
+    settings = read("--tls-cert", "/etc/relay/chain.pem", "--tls-key=/etc/relay/key.pem")
+    assert (settings.tls_cert, settings.tls_key) == (Path("/etc/relay/chain.pem"), Path("/etc/relay/key.pem"))
+    assert settings.scheme == "wss"
+    assert settings.url_at(443) == "wss://127.0.0.1:443/ws"
+    assert read().scheme == "ws"
+
+
+def test_a_unix_socket() -> None:
+    settings = read("--unix-socket", "/run/relay/sock", "--url", "wss://relay.example/ws")
+    assert settings.unix_socket == Path("/run/relay/sock")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--tls-cert", "/c"], "--tls-cert and --tls-key go together"),
+        (["--tls-key", "/k"], "--tls-cert and --tls-key go together"),
+        (["--unix-socket", "/s"], "--unix-socket needs --url"),
+        (["--unix-socket", "/s", "--url", "wss://relay.example/ws", "--reuse-port"], "remove it"),
+        (
+            ["--unix-socket", "/s", "--url", "wss://relay.example/ws", "--tls-cert", "/c", "--tls-key", "/k"],
+            "remove --tls-cert",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(arguments: list[str], told: str) -> None:
+    error = refused(*arguments)
+    assert told in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_stands_in_front() -> None:
+    front = read("--trusted-proxies", "10.0.0.0/8", "--proxy-protocol").front
+    assert front.proxy_header
+    assert bytes((10, 1, 2, 3)) in front.trusted
+    assert bytes((127, 0, 0, 1)) not in front.trusted
+    assert not front.trusted.unix
+    assert bytes((127, 0, 0, 1)) in read().front.trusted
+    assert read().front.trusted.unix
+    assert not read().front.proxy_header
+
+
+def test_networks_as_a_list() -> None:
+    settings = Settings.model_validate({"trusted_proxies": ["10.0.0.0/8", "unix"]})
+    assert settings.trusted_proxies == "10.0.0.0/8, unix"
+
+
 # --- Secrets ---------------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +411,7 @@ def test_the_help_has_every_setting_and_limit_with_its_reason(capsys: pytest.Cap
     text = " ".join(capsys.readouterr().out.split())
     for name in Settings.model_fields:
         # A secret has no flag: arguments can be read by everybody on the machine.
-        assert (name == "limits" or f" {flag(name)} " in text) == (name != "token")
+        assert (name == "limits" or re.search(rf"{flag(name)}[ ,]", text) is not None) == (name != "token")
     for field in fields(Limits):
         assert f"--limits.{field.name.replace('_', '-')} " in text
     assert "a mistake is forgiven, a habit is not" in text

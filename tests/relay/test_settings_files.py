@@ -164,8 +164,15 @@ def test_each_setting_and_limit(file: Path) -> None:
         "contact": "mailto:ops@relay.example",
         "notice": "Down on Sunday.",
         "docs_url": "https://docs.example/",
+        "trusted_proxies": "10.0.0.0/8, unix",
+        "proxy_protocol": True,
+        "tls_cert": "/run/cert.pem",
+        "tls_key": "/run/key.pem",
+        "unix_socket_mode": "0666",
+        "reuse_port": True,
     }
-    assert {*table, "config", "limits", "token"} == set(Settings.model_fields)
+    # A secret wants a closed file, and a Unix socket excludes others of these.
+    assert {*table, "config", "limits", "token", "unix_socket"} == set(Settings.model_fields)
     defaults = Limits()
     # Half of each but for the few that stand in a relation.
     limits = {field.name: getattr(defaults, field.name) * 2 for field in fields(Limits)}

@@ -9,7 +9,9 @@ import asyncio
 import functools
 import os
 import socket
+import ssl
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 from websockets.speedups import apply_mask
@@ -22,6 +24,7 @@ from wire.session import ClientSession, PeerFrame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from pathlib import Path
 
     from tests.support.relay_process import RelayProcess
 
@@ -71,7 +74,7 @@ def upgrade_request(path: str = "/ws", headers: Mapping[str, str] | None = None)
     """Return the HTTP request that opens a WebSocket."""
     lines = [
         f"GET {path} HTTP/1.1",
-        "Host: 127.0.0.1",
+        "Host: relay.example",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
@@ -81,18 +84,56 @@ def upgrade_request(path: str = "/ws", headers: Mapping[str, str] | None = None)
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+@dataclass(frozen=True)
+class Door:
+    """A way to the relay: a port of this machine or a Unix socket, with TLS or without.
+
+    `source` is the address to come from, of 127.0.0.0/8; `before` is what is sent before all else, TLS included.
+    """
+
+    port: int = 0
+    path: Path | None = None
+    tls: ssl.SSLContext | None = None
+    source: str = ""
+    before: bytes = b""
+
+
+async def opening_status(door: int | Door, headers: Mapping[str, str] | None = None) -> int:
+    """Return the HTTP status that an opening is answered, and hang up."""
+    reader, writer = await tcp_connect(door)
+    try:
+        writer.write(upgrade_request(headers=headers))
+        return int((await reader.readuntil(b"\r\n")).split()[1])
+    finally:
+        writer.close()
+
+
 async def tcp_connect(
-    port: int, *, receive_buffer: int | None = None
+    door: int | Door, *, receive_buffer: int | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to the relay; with a small `receive_buffer` the kernel takes little for whoever does not read."""
-    # With the protocol named asyncio sets TCP_NODELAY, and what was sent is at the relay when send() returns.
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if isinstance(door, int):
+        door = Door(door)
+    if door.path is None:
+        # With the protocol named asyncio sets TCP_NODELAY, and what was sent is at the relay when send() returns.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    else:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    if door.source:
+        sock.bind((door.source, 0))
+    loop = asyncio.get_running_loop()
     async with asyncio.timeout(WAIT):
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        return await asyncio.open_connection(sock=sock)
+        try:
+            await loop.sock_connect(sock, ("127.0.0.1", door.port) if door.path is None else os.fspath(door.path))
+            await loop.sock_sendall(sock, door.before)
+            name = None if door.tls is None else "relay.example"
+            return await asyncio.open_connection(sock=sock, ssl=door.tls, server_hostname=name)
+        except BaseException:
+            sock.close()
+            raise
 
 
 class RawSocket:
@@ -105,14 +146,14 @@ class RawSocket:
     @classmethod
     async def connect(
         cls,
-        port: int,
+        door: int | Door,
         path: str = "/ws",
         headers: Mapping[str, str] | None = None,
         *,
         receive_buffer: int | None = None,
     ) -> Self:
         """Open a WebSocket."""
-        reader, writer = await tcp_connect(port, receive_buffer=receive_buffer)
+        reader, writer = await tcp_connect(door, receive_buffer=receive_buffer)
         writer.write(upgrade_request(path, headers))
         async with asyncio.timeout(WAIT):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -142,7 +183,7 @@ class RawSocket:
             elif second == 127:
                 (size,) = struct.unpack(">Q", await self.reader.readexactly(8))
             return first & 0x0F, await self.reader.readexactly(size)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             raise Closed(None) from None
 
     async def receive_close(self) -> Closed:
@@ -318,8 +359,9 @@ class Client:
 class Clients:
     """The clients of one test; all are given up at its end."""
 
-    def __init__(self, relay: RelayProcess) -> None:
+    def __init__(self, relay: RelayProcess, door: Door | None = None) -> None:
         self.relay = relay
+        self.door = door or Door(relay.port)
         self._open: list[Client] = []
         self._sockets: list[RawSocket] = []
 
@@ -334,7 +376,7 @@ class Clients:
 
     async def socket(self, path: str = "/ws", headers: Mapping[str, str] | None = None) -> RawSocket:
         """Open a WebSocket that says nothing yet."""
-        raw = await RawSocket.connect(self.relay.port, path, headers)
+        raw = await RawSocket.connect(self.door, path, headers)
         self._sockets.append(raw)
         return raw
 
@@ -346,9 +388,10 @@ class Clients:
         path: str = "/ws",
         headers: Mapping[str, str] | None = None,
         receive_buffer: int | None = None,
+        door: Door | None = None,
     ) -> Client:
-        """Open a WebSocket for a client that says nothing yet."""
-        raw = await RawSocket.connect(self.relay.port, path, headers, receive_buffer=receive_buffer)
+        """Open a WebSocket for a client that says nothing yet, by this door or the usual one."""
+        raw = await RawSocket.connect(door or self.door, path, headers, receive_buffer=receive_buffer)
         client = Client(identity or Identity.generate(), self.relay.public, raw, pongs=pongs)
         self._open.append(client)
         return client

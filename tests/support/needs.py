@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROGRAMS = {  # program: Debian package; `.ci/run` installs the same
+    "caddy": "caddy",
+    "haproxy": "haproxy",
+    "nginx": "nginx",
     "node": "nodejs",
     "npm": "npm",
+    "openssl": "openssl",
     "shellcheck": "shellcheck",
+    "systemd-analyze": "systemd",
 }
 MODULES = {  # module: extra of ours in pyproject.toml
     "atheris": "fuzz",

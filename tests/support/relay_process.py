@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_LISTENS = re.compile(r"^blindrelay \S+ listens on (ws://127\.0\.0\.1:(\d+)/ws) x25519_public=\"([0-9a-f]{64})\"", re.M)
+_LISTENS = re.compile(
+    r"^blindrelay \S+ listens on ((?:wss?://127\.0\.0\.1:(\d+)/ws)|unix:\S+) x25519_public=\"([0-9a-f]{64})\"", re.M
+)
 _START = 60.0
 _STOP = 15.0
 """The relay promises 5 seconds; a loaded machine may take its time."""
@@ -68,7 +70,18 @@ class RelayProcess:
         run = sum(1 for _ in directory.glob("stdout-*"))
         self._out = directory / f"stdout-{run}"
         self._err = directory / f"stderr-{run}"
-        command = [sys.executable, "-m", "relay", "--port", "0", "--drain", str(drain), "--admin", admin, *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "relay",
+            "--port",
+            "0",
+            "--drain",
+            str(drain),
+            "--admin",
+            admin,
+            *arguments,
+        ]  # of two ports the last one counts
         for name, value in (limits or {}).items():
             command += [f"--limits.{name.replace('_', '-')}", str(value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
@@ -86,11 +99,11 @@ class RelayProcess:
             self.process.wait()
             raise
         self.url = url
-        self.port = int(port)
+        self.port = int(port or 0)
         self.public = read_server_keys(keys).identity.public
         assert self.public.x_pub.hex() == x_pub
 
-    def _await_listening(self) -> tuple[str, str, str]:
+    def _await_listening(self) -> tuple[str, str | None, str]:
         deadline = time.monotonic() + _START
         while time.monotonic() < deadline:
             found = _LISTENS.search(self._out.read_text())
