@@ -45,13 +45,15 @@ class Admin:
         self._server: asyncio.Server | None = None
         self._pages: Mapping[str, Page] = {METRICS_PATH: self._metrics}
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; return the port.
+    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> int:
+        """Listen; return the port. With `reuse_port` another relay of the same user may listen there as well.
 
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._server = await self.core.loop.create_server(lambda: AdminConnection(self), host, port, backlog=16)
+        self._server = await self.core.loop.create_server(
+            lambda: AdminConnection(self), host, port, backlog=16, reuse_port=reuse_port or None
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:

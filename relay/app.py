@@ -105,7 +105,7 @@ class Relay:
         host, port = where
         self._admin = Admin(core)
         try:
-            port = await self._admin.start(host, port)
+            port = await self._admin.start(host, port, reuse_port=self._settings.reuse_port)
         except OSError as error:
             raise CannotListenError(
                 f"cannot listen on {self._settings.admin} for /metrics: {error.strerror}; "

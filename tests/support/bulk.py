@@ -61,7 +61,9 @@ class BulkClient(asyncio.Protocol):
         client = cls(identity, relay)
         await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", port)
         client.transport.write(upgrade_request() + ws_frame(client.session.hello()))
-        await client.until(lambda: len(client.said) >= 2)
+        await client.until(lambda: len(client.said) >= 2 or client.lost)
+        if client.lost:
+            raise ConnectionResetError("the relay hung up before the session was open")
         assert [type(body) for body in client.said] == [c.HandshakeOk, c.Challenge]
         client.said.clear()
         return client
