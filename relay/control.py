@@ -8,7 +8,6 @@ from relay.guard import Allowance, Buckets
 from relay.hub import Change
 from relay.limits import Limits
 from relay.reasons import Refusal
-from relay.websocket import Phase
 from wire import commands as c
 from wire.errors import WireError
 
@@ -50,8 +49,8 @@ class Control:
         for name, buckets in self._rates.items():
             buckets.change(*limits.rate(name), limits.rate_keys)
 
-    def command_received(self, session: "Session", message: bytes) -> bool:
-        """Take one frame for the server; True when the session's reads were held or it is over."""
+    def command_received(self, session: "Session", message: bytes) -> None:
+        """Take one frame for the server."""
         core = self._core
         core.counters.commands += 1
         limits = core.limits
@@ -76,7 +75,6 @@ class Control:
                 # Never seen before: for a client that knows no CHALLENGE this is as fresh as it gets.
                 wire.prove()
                 self._obey(session, body)
-        return bool(session.held) or session.phase is not Phase.OPEN
 
     def expire(self, now: float) -> None:
         """Forget buckets that are full again."""

@@ -102,7 +102,7 @@ class Entry:
 
     # --- Handshake ---------------------------------------------------------------------------------------------------
 
-    def first_message(self, session: Session, message: bytes) -> bool:
+    def first_message(self, session: Session, message: bytes) -> None:
         """Take the handshake request, or whatever stands in its place."""
         core = self._core
         # In clear for no longer than it is needed; from here on the digest of its place stands for it.
@@ -111,30 +111,29 @@ class Entry:
             raise AssertionError("reads are held while a session waits for its id")
         if core.draining:
             session.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
-            return True
+            return
         if address and not core.handshake_rate.allow(address, core.clock()):
             session.end(Ending.HANDSHAKE_RATE, CloseCode.TRY_AGAIN_LATER, "too many handshakes from this address")
-            return True
+            return
         wire = ServerSession(core.identity, core.random)
         try:
             hello = wire.receive_hello(message)
         except WireError:
             session.end(Ending.BAD_HANDSHAKE, CloseCode.POLICY_VIOLATION, "no valid handshake")
-            return True
+            return
         core.opening.pop(session, None)
         session.wire = wire
         session.id = hello.public.id
         if hello.version != PROTOCOL_VERSION:
             self._refuse(session, c.BadVersion(), Ending.BAD_VERSION, "this relay speaks version 2")
         elif not self._judged(session, address):
-            return True
+            return
         elif not core.handshakes_seen.first_time(hello.public.x_pub, hello.nonce):
             session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, "a handshake is accepted once")
         elif core.callout is None:
             self._claim(session)
         else:
             self._ask(session, address, core.callout)
-        return True
 
     def _refuse(self, session: Session, error: c.ErrorBody, ending: Ending, reason: str) -> None:
         session.send_sealed(session.opened_wire.refuse(error), must=True)

@@ -17,7 +17,7 @@ from relay.websocket import Phase
 if TYPE_CHECKING:
     from relay.session import Session
 
-    Handler = Callable[[Session, bytes], bool]
+    Handler = Callable[[Session, bytes], None]
 
 
 class Turns:
@@ -61,16 +61,16 @@ class Turns:
         """Take everything as it comes: the relay stops, and what is postponed now would not be read again."""
         self._patience = float("inf")
 
-    def heavy(self, session: "Session", handle: "Handler", message: bytes) -> bool:
+    def heavy(self, session: "Session", handle: "Handler", message: bytes) -> None:
         """Handle a message that costs a key exchange or a signature check: now, or if it is late in a later turn.
 
         Until then the session is not read from, so that what it sent behind that message stays behind it. One turn of
         the loop is thus held for a slice and one message, however many sessions send such messages at once.
         """
-        if not self.late():
-            return handle(session, message)
-        self._postpone(session, handle, message)
-        return True
+        if self.late():
+            self._postpone(session, handle, message)
+        else:
+            handle(session, message)
 
     def postpone(self, session: "Session") -> None:
         """Read on from this session in a later turn."""
