@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import SubprocessError
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -124,7 +125,16 @@ def main(words: Sequence[str] | None = None) -> int:
             arguments.results.write_text(report.markdown(figures, about, command))
         if arguments.plot:
             write_plot(arguments.plot, figures)
-    except (BadFloors, BadInvite, CannotStart, GeneratorFailed, NoMatplotlib, OSError, ValueError) as error:
+    except (
+        BadFloors,
+        BadInvite,
+        CannotStart,
+        GeneratorFailed,
+        NoMatplotlib,
+        OSError,
+        SubprocessError,
+        ValueError,
+    ) as error:
         console.print(f"bench: {error}", style="bold red", highlight=False, markup=False)
         return 2
     return 0 if all(verdict.holds for verdict in verdicts) else 1

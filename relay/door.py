@@ -36,6 +36,7 @@ class Door:
         self._core = core
         self.tally = Tally(limits.connections_per_address, core.random, clear=core.admission.lists_addresses)
         self.token_failures = Buckets(*limits.rate("token_failures"), limits.rate_keys, core.random)
+        self.tls_rate = Buckets(*limits.rate("tls_handshakes"), limits.rate_keys, core.random)
         self._tell_query = Seldom(_HOUR)
         self._tell_full = Seldom(_MINUTE)
 
@@ -43,6 +44,12 @@ class Door:
         """Go by other limits from now on; who has a place keeps it."""
         self.tally.change(limits.connections_per_address)
         self.token_failures.change(*limits.rate("token_failures"), limits.rate_keys)
+        self.tls_rate.change(*limits.rate("tls_handshakes"), limits.rate_keys)
+
+    def expire(self, now: float) -> None:
+        """Forget buckets that are full again."""
+        self.token_failures.forget_full(now)
+        self.tls_rate.forget_full(now)
 
     # --- Accepted connections ----------------------------------------------------------------------------------------
 
@@ -70,6 +77,15 @@ class Door:
         place, session.place = session.place, None
         if place is not None:
             self.tally.release(place)
+
+    def may_begin_tls(self, session: "Session", told: bytes | None) -> bool:
+        """Tell whether a TLS handshake may be computed for a connection; `told` is the address of its PROXY header.
+
+        X-Forwarded-For comes too late for this: it stands inside of TLS.
+        """
+        core = self._core
+        address = core.front.address(session.transport.get_extra_info("peername"), None, told)
+        return not address or self.tls_rate.allow(address, core.clock())
 
     # --- Openings ----------------------------------------------------------------------------------------------------
 

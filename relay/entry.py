@@ -94,6 +94,7 @@ class Entry:
             told: the address in its PROXY header.
         """
         if self._core.draining:
+            session.ended = Ending.SHUTDOWN
             return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "The relay goes away.\n", headers={"Retry-After": "1"})
         forwarded_for = opening.headers.get("x-forwarded-for")
         peername = session.transport.get_extra_info("peername")

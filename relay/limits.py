@@ -108,6 +108,10 @@ class Limits:
     """Requests to that service at once."""
     callout_waiting: int = 4096
     """Clients that may wait for its answer; the next is sent away at once."""
+    tls_handshakes_per_second: float = 20.0
+    """Per address, where the relay itself speaks TLS, before any is computed: each costs a signature of its key."""
+    tls_handshakes_burst: int = 1000
+    """As many as handshakes: each client needs one of both."""
     claim_wait: float = 2.0
     """How long a proven holder of an id has to answer the ping that a newcomer causes."""
     claim_queue: int = 4

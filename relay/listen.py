@@ -74,7 +74,7 @@ class Listener:
             return lambda: Session(core)
         header = core.entry.proxy_header if core.front.proxy_header else None
         # The context is asked for each time: it may have been renewed.
-        return lambda: TlsTransport(Session(core), certificate.context, header)
+        return lambda: TlsTransport(Session(core), certificate.context, core.door.may_begin_tls, header)
 
     @property
     def address(self) -> str:

@@ -73,7 +73,7 @@ class Pulse:
         for x_pub in core.presence.due(now):
             core.announce(x_pub)
         core.handshake_rate.forget_full(now)
-        core.door.token_failures.forget_full(now)
+        core.door.expire(now)
         core.control.expire(now)
         if core.callout is not None:
             core.callout.expire(now)

@@ -103,6 +103,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     Args:
         session: above.
         context: with the certificate.
+        may_begin: asked before anything is computed, with the address in the PROXY header; else the connection is cut.
         proxy_header: whether a PROXY header comes before TLS begins, and what reads it: raises BadProxyHeader, and
             returns None while it is incomplete.
     """
@@ -113,6 +114,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_established",
         "_header",
         "_incoming",
+        "_may_begin",
         "_outgoing",
         "_read_header",
         "_session",
@@ -126,6 +128,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self,
         session: Session,
         context: ssl.SSLContext,
+        may_begin: Callable[[Session, bytes | None], bool],
         proxy_header: Callable[[Session, bytearray], ProxyHeader | None] | None = None,
     ) -> None:
         super().__init__()
@@ -134,6 +137,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._established = False
+        self._may_begin: Callable[[Session, bytes | None], bool] | None = may_begin
         # We have said that we end, or TLS is broken: what comes is thrown away.
         self._ended = False
         self._header: ProxyHeader | None = None
@@ -177,6 +181,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return bytes(before[header.size :])
 
     def _handshake(self) -> bool:
+        may_begin, self._may_begin = self._may_begin, None
+        if may_begin is not None and not may_begin(
+            self._session, None if self._header is None else self._header.source
+        ):
+            self._fail(Ending.HANDSHAKE_RATE)
+            return False
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:

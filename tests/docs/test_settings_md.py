@@ -63,3 +63,14 @@ def test_each_setting_has_its_row() -> None:
         assert row["key"] == ("none" if leaf.key in NOT_IN_FILE else f"`{leaf.key}`")
         assert row["default"]
         assert row["SIGHUP"] in ("at once", "next", "restart")
+
+
+def test_what_a_mistake_looks_like() -> None:
+    """The example of OPERATIONS.md, as it really is."""
+    (block,) = re.findall(
+        r"```console\n\$ scripts/run config check (.*)\n([^`]*)```", (markdown.ROOT / "OPERATIONS.md").read_text()
+    )
+    command = [sys.executable, "-m", "relay", "config", "check", *shlex.split(block[0])]
+    done = subprocess.run(command, cwd=markdown.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == block[1]

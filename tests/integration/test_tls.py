@@ -324,6 +324,21 @@ async def test_a_proxy_header_comes_before_tls(start: Callable[..., RelayProcess
     assert relay.stopped["endings"]["bad_proxy"] == 1
 
 
+@run_async
+async def test_tls_handshakes_are_counted_by_address(start: Callable[..., RelayProcess], files: Files) -> None:
+    """They cost a signature of the certificate's key, before anything that tells one client from another."""
+    limits = {"tls_handshakes_per_second": 0.001, "tls_handshakes_burst": 2}
+    relay = start("--proxy-protocol", limits=limits)
+    async with Clients(relay) as clients:
+        for _ in range(2):
+            await clients.open(door=door(relay, files, line("203.0.113.9")))
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await clients.connect(door=door(relay, files, line("203.0.113.9")))
+        await clients.open(door=door(relay, files, line("203.0.113.10")))
+    relay.check()
+    assert relay.stopped["endings"]["handshake_rate"] == 1
+
+
 # --- Renewal ---------------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ class TlsPeer(Peer):
         super().__init__(lab, identity(number))
 
     def _attach(self) -> None:
-        self.above = TlsTransport(self.session, Certificate(*self.files).context)
+        self.above = TlsTransport(self.session, Certificate(*self.files).context, self.lab.core.door.may_begin_tls)
         self.transport.protocol = self.above
         self.above.connection_made(self.transport)
         self._shake()
