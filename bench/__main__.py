@@ -2,8 +2,7 @@
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import SubprocessError
 
@@ -12,9 +11,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from bench import field, machine, report
 from bench.context import Context
-from bench.floors import FLOORS, BadFloors, judge, read_floors
+from bench.floors import FLOORS, BadFloors, Floor, Verdict, read_floors
 from bench.load.worker import GeneratorFailed
 from bench.plot import NoMatplotlib, write_plot
+from bench.run import Runs
 from bench.scenarios import SCENARIOS
 from bench.stats import Figure
 from bench.targets import CannotStart, Rival, Starter
@@ -51,40 +51,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(arguments: argparse.Namespace, console: Console) -> list[Figure]:
-    names = [name for name in SCENARIOS if arguments.only is None or name in arguments.only]
+def _measure(
+    arguments: argparse.Namespace, console: Console, floors: Sequence[Floor]
+) -> tuple[list[Figure], list[Verdict]]:
     cores = machine.Cores.share_out()
     if not cores.apart:
         console.print("There is one core: the relays share it with the generator, and no ratio is worth much.")
     rivals = [Rival.parse(text, number) for number, text in enumerate(arguments.rival)]
-    expected = {name: SCENARIOS[name].quick if arguments.quick else SCENARIOS[name].full for name in names}
-    figures: list[Figure] = []
+
+    def context(tell: Callable[[str], None]) -> Context:
+        return Context(
+            starter=Starter(cores, rivals),
+            cores=cores,
+            quick=arguments.quick,
+            idle=arguments.idle or (_IDLE_QUICK if arguments.quick else _IDLE),
+            rounds=3 if arguments.quick else 5,
+            slice=0.5 if arguments.quick else 1.0,
+            tell=tell,
+        )
+
+    chosen = {name: each for name, each in SCENARIOS.items() if arguments.only is None or name in arguments.only}
+    runs = Runs(chosen, context, quick=arguments.quick)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=sum(expected.values()))
-        done = 0.0
-        for name in names:
-            begun = time.monotonic()
+        bar = progress.add_task("", total=runs.expected)
 
-            def tell(text: str, name: str = name, begun: float = begun, done: float = done) -> None:
-                if not console.is_terminal:
-                    console.print(text, highlight=False)
-                elapsed = min(time.monotonic() - begun, expected[name])
-                progress.update(bar, description=text, completed=done + elapsed)
+        def tell(text: str, done: float) -> None:
+            if text and not console.is_terminal:
+                console.print(text, highlight=False)
+            progress.update(bar, description=text, completed=done)
 
-            context = Context(
-                starter=Starter(cores, rivals),
-                cores=cores,
-                quick=arguments.quick,
-                idle=arguments.idle or (_IDLE_QUICK if arguments.quick else _IDLE),
-                rounds=3 if arguments.quick else 5,
-                slice=0.5 if arguments.quick else 1.0,
-                tell=tell,
-            )
-            figures += SCENARIOS[name].run(context)
-            done += expected[name]
-            progress.update(bar, completed=done)
-    return figures
+        runs.run(tell)
+        verdicts = runs.judge(floors, tell)
+    return runs.figures, verdicts
 
 
 def _told(arguments: argparse.Namespace) -> str:
@@ -115,9 +114,9 @@ def main(words: Sequence[str] | None = None) -> int:
         floors = [] if arguments.no_floors or arguments.card else read_floors(arguments.floors)
         if arguments.card:
             figures = field.measure(RelayCard.parse(arguments.card), arguments.url, console.print)
+            verdicts: list[Verdict] = []
         else:
-            figures = _measure(arguments, console)
-        verdicts = judge(floors, figures)
+            figures, verdicts = _measure(arguments, console, floors)
         report.print_table(console, figures, verdicts)
         if arguments.json:
             report.write_json(arguments.json, figures, about, verdicts, command)

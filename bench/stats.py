@@ -67,6 +67,13 @@ class Figure:
         ratio = self.ratio(target)
         return None if ratio is None else (ratio >= 1) == self.more_is_better or ratio == 1
 
+    def add(self, other: "Figure") -> None:
+        """Add the rounds and notes of another run of the same scenario."""
+        for target, values in other.values.items():
+            self.values.setdefault(target, []).extend(values)
+        for text in other.notes:
+            self.note(text)
+
     def note(self, text: str) -> None:
         """Add a note once."""
         if text not in self.notes:
