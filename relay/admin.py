@@ -100,10 +100,10 @@ class AdminConnection(asyncio.Protocol):
             return
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n") + 4
-        if end >= 4:
-            self._request(bytes(self._buffer[:end]))
-        elif len(self._buffer) > self._admin.core.limits.request_size:
+        if (end if end >= 4 else len(self._buffer)) > self._admin.core.limits.request_size:
             self._reply(TOO_LARGE.encode())
+        elif end >= 4:
+            self._request(bytes(self._buffer[:end]))
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget it."""

@@ -277,7 +277,7 @@ async def run(settings: Settings, found: FoundKeys, admission: Admission, read: 
     say_what_is_on(settings, relay)
     await stop.wait()
     counters = relay.core.counters
-    log.info("stopping", sessions=len(relay.core.sessions), drain=settings.drain)
+    log.info("stopping", sessions=len(relay.core.sessions), drain=relay.drain.seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Once more means: now.
         loop.add_signal_handler(number, relay.drain.hurry)

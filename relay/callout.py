@@ -44,6 +44,9 @@ class Asker(Protocol):
     def expire(self, now: float) -> None:
         """Forget answers that hold no longer at `now`."""
 
+    def change(self, limits: Limits) -> None:
+        """Go by other limits from now on."""
+
 
 class Answers:
     """Answers that still hold, by digests of full keys under a random key of this process. Pure: `now` is passed in.
@@ -58,6 +61,13 @@ class Answers:
         self._most = most
         self._secret = random(KEY_SIZE)
         self._answers: OrderedDict[bytes, tuple[Answer, float]] = OrderedDict()
+
+    def change(self, seconds: float, most: int) -> None:
+        """Remember answers for so long, and so many, from now on; those that are there stay as long as they were to."""
+        self._seconds = seconds
+        self._most = most
+        while len(self._answers) > most:
+            self._answers.popitem(last=False)
 
     def key(self, public: PublicIdentity) -> bytes:
         """Return what answers about a client are kept under."""
@@ -138,6 +148,12 @@ class Callout:
     def expire(self, now: float) -> None:
         self._answers.expire(now)
 
+    def change(self, limits: Limits) -> None:
+        self._limits = limits
+        self._answers.change(limits.callout_cache, limits.rate_keys)
+        # Requests that are under way give back the slots that they took.
+        self._slots = asyncio.Semaphore(limits.callout_parallel)
+
     async def close(self) -> None:
         """Ask nobody any more; who waits is not answered."""
         for task in self._tasks:
@@ -147,7 +163,8 @@ class Callout:
     async def _run(self, key: bytes, public: PublicIdentity, address: bytes) -> None:
         answer = Answer.FAILED
         try:
-            async with asyncio.timeout(self._limits.callout_timeout), self._slots:
+            slots = self._slots
+            async with asyncio.timeout(self._limits.callout_timeout), slots:
                 answer = await self._post(public, address)
         except Exception as error:  # noqa: BLE001 - fails closed, whatever went wrong
             # Only its type: texts of such errors hold addresses, and may hold what was sent.

@@ -58,8 +58,9 @@ class HttpCallout(Callout):
             # No proxy from the environment, no cookies: a question goes to the service that was named and is forgotten.
             self._session = aiohttp.ClientSession(
                 cookie_jar=aiohttp.DummyCookieJar(),
-                connector=aiohttp.TCPConnector(limit=self._limits.callout_parallel),
-                timeout=aiohttp.ClientTimeout(total=self._limits.callout_timeout),
+                # How many at once, and for how long, is bounded above, by limits that may change.
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None),
                 headers={"User-Agent": "blindrelay", "Accept": "application/json"},
             )
         return self._session

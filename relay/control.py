@@ -7,7 +7,7 @@ from keys.primitives import NONCE_SIZE
 from relay.guard import Allowance, Buckets
 from relay.hub import Change
 from relay.limits import Limits
-from relay.reasons import Refusal
+from relay.reasons import Held, Refusal
 from wire import commands as c
 from wire.errors import WireError
 
@@ -56,7 +56,7 @@ class Control:
         limits = core.limits
         if session.commands_left is None:
             session.commands_left = Allowance(limits.commands_per_second, limits.commands_burst, core.clock())
-        session.spend(session.commands_left)
+        session.spend(session.commands_left, Held.COMMANDS)
         packet = message[ID_SIZE:]
         wire = session.opened_wire
         try:
@@ -78,15 +78,7 @@ class Control:
 
     def expire(self, now: float) -> None:
         """Forget buckets that are full again."""
-        for buckets in (
-            self._introductions,
-            self._introductions_pair,
-            self._introductions_target,
-            self._wakes,
-            self._wakes_pair,
-            self._wakes_target,
-            self._registrations,
-        ):
+        for buckets in self._rates.values():
             buckets.forget_full(now)
 
     def _obey(self, session: "Session", body: c.ClientBody) -> None:

@@ -26,7 +26,7 @@ from relay.outbox import Budget, Outbox
 from relay.pages import Pages
 from relay.proxies import Front
 from relay.ready import Ready
-from relay.reasons import Ending, Refusal
+from relay.reasons import Ending, Held, Refusal
 from relay.session import Session
 from relay.settling import Settling
 from relay.turns import Turns
@@ -135,7 +135,7 @@ class Core:
             age = now - self.connections.get(session, now)
             self.journal.ended(session, session.ended or Ending.CLIENT, age, session.malformed, now)
         if session.place is not None:
-            self.crowding.left(session.place.key)
+            self.crowding.left(session.place)
         if session.watching is not None:
             self.subscriptions -= len(session.watching)
             self.presence.unwatch(session, session.watching)
@@ -299,6 +299,8 @@ class Core:
         self.claims.change(limits.claim_queue)
         self.control.change(limits)
         self.door.change(limits)
+        if self.callout is not None:
+            self.callout.change(limits)
         self.settle_limits(now)
         self.turns.task(self._change_steps())
 
@@ -316,6 +318,8 @@ class Core:
         for count, session in enumerate(list(self.connections)):
             if session in self.connections:
                 session.limits_changed()
+                if session.refusals:
+                    self.turns.work(session)  # their pace may be another, or none
                 if not session.outbox.stalled:
                     session.outbox.room = self.limits.flush_size
             if count % 64 == 63:
@@ -323,9 +327,10 @@ class Core:
 
     # --- Time --------------------------------------------------------------------------------------------------------
 
-    def hold_for(self, session: MeteredSocket, reason: int, seconds: float) -> None:
+    def hold_for(self, session: MeteredSocket, reason: int, seconds: float, spent: Held) -> None:
         """Hold a session's reads for a while, 10 ms at least."""
         if not session.held & reason:
+            self.counters.held[spent] += 1
             if self.journal is not None:
                 self.journal.slowed(session)
             session.hold(reason)

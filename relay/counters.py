@@ -7,7 +7,7 @@ from typing import Final
 
 from relay.histogram import Histogram
 from relay.limits import KIB, MIB
-from relay.reasons import Ending, Refusal
+from relay.reasons import Ending, Held, Refusal
 
 LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 DEPTH_BOUNDS: Final = (KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 2 * MIB, 4 * MIB, 16 * MIB)
@@ -24,6 +24,7 @@ class Counters:
         "endings",
         "frames_in",
         "frames_out",
+        "held",
         "introductions",
         "loop_lag",
         "out_of_files",
@@ -50,5 +51,6 @@ class Counters:
         self.out_of_files = 0
         self.refusals = dict.fromkeys(Refusal, 0)
         self.endings = dict.fromkeys(Ending, 0)
+        self.held = dict.fromkeys(Held, 0)
         self.loop_lag = Histogram(LAG_BOUNDS)
         self.queue_depth = Histogram(DEPTH_BOUNDS)

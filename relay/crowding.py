@@ -1,10 +1,12 @@
-"""How many sessions each address has, and whether one has most of them. Pure; time is an argument.
+"""Whether one address has most of the sessions. Pure; time is an argument.
 
 A proxy that is not trusted makes all clients one: limits by address then meet everybody at once. Only the operator can
 tell such a proxy from a large office, so the relay says what it sees, without the address.
 """
 
 from typing import Final
+
+from relay.guard import Place, Seldom
 
 LEAST: Final = 50
 """Sessions of one address below which nothing is said: a family, a small office, a trial."""
@@ -13,39 +15,26 @@ EVERY: Final = 3600.0
 
 
 class Crowding:
-    """Counts sessions by address (b"", nobody in particular, is not counted among addresses)."""
+    """Counts sessions at the places that their addresses have."""
 
     def __init__(self) -> None:
-        self._sessions: dict[bytes, int] = {}
-        self._quiet_until = float("-inf")
+        self._tell = Seldom(EVERY)
 
-    def joined(self, address: bytes, total: int, now: float) -> int:
+    def joined(self, place: Place, total: int, now: float) -> int:
         """Count a session; return how many its address has if that is to be warned about, else 0.
 
         Args:
-            address: what the session is counted under.
+            place: of the session's address; that of nobody in particular (key b"") is no address.
             total: all sessions, this one included.
             now: seconds on a clock that only goes forward.
         """
-        if not address:
+        place.sessions += 1
+        count = place.sessions
+        if count < LEAST or count * 2 <= total or not place.key or not self._tell.due(now):
             return 0
-        count = self._sessions.get(address, 0) + 1
-        self._sessions[address] = count
-        if count < LEAST or count * 2 <= total or now < self._quiet_until:
-            return 0
-        self._quiet_until = now + EVERY
         return count
 
-    def left(self, address: bytes) -> None:
+    @staticmethod
+    def left(place: Place) -> None:
         """Count a session no longer."""
-        if not address:
-            return
-        count = self._sessions[address] - 1
-        if count:
-            self._sessions[address] = count
-        else:
-            del self._sessions[address]
-
-    def __len__(self) -> int:
-        """Return how many addresses are remembered."""
-        return len(self._sessions)
+        place.sessions -= 1

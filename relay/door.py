@@ -84,7 +84,10 @@ class Door:
         X-Forwarded-For comes too late for this: it stands inside of TLS.
         """
         core = self._core
-        address = core.front.address(session.transport.get_extra_info("peername"), None, told)
+        peername = session.transport.get_extra_info("peername")
+        if peername is None:
+            return False  # it hung up already
+        address = core.front.address(peername, None, told)
         return not address or self.tls_rate.allow(address, core.clock())
 
     # --- Openings ----------------------------------------------------------------------------------------------------

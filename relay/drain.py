@@ -33,23 +33,23 @@ class Drain:
 
     def __init__(self, core: Core, seconds: float) -> None:
         self._core = core
-        self._seconds = seconds
+        self.seconds = seconds
         self._told: set[Session] = set()
 
     def change(self, seconds: float) -> None:
         """Take so long, if it has not begun."""
         if not self._core.draining:
-            self._seconds = seconds
+            self.seconds = seconds
 
     def hurry(self) -> None:
         """Close all that are left at once: whoever runs the relay will not wait."""
-        self._seconds = 0.0
+        self.seconds = 0.0
 
     async def spread(self) -> None:
         """Tell everybody and close one after another, for `seconds` at most; those who are left go on talking."""
         core = self._core
         core.draining = True
-        if self._seconds <= 0:
+        if self.seconds <= 0:
             return
         begun = core.clock()
         # A copy: the hub changes while we wait. Nobody new can come.
@@ -57,15 +57,15 @@ class Drain:
         core.turns.task(self._tell_steps(sessions))
         due = 0
         waiting: list[Session] = []
-        while core.sessions and (elapsed := core.clock() - begun) < self._seconds:
-            begin, due = due, int(len(sessions) * elapsed / self._seconds)
+        while core.sessions and (elapsed := core.clock() - begun) < self.seconds:
+            begin, due = due, int(len(sessions) * elapsed / self.seconds)
             candidates, waiting = waiting + sessions[begin:due], []
             for count, session in enumerate(candidates, 1):
                 if not self._let_go(session):
                     waiting.append(session)
                 if count % _PER_STEP == 0:
                     await asyncio.sleep(0)
-            await asyncio.sleep(min(_STEP, self._seconds / 10))
+            await asyncio.sleep(min(_STEP, self.seconds / 10))
 
     def _tell_steps(self, sessions: list[Session]) -> Iterator[None]:
         for count, session in enumerate(sessions):
@@ -90,7 +90,8 @@ class Drain:
             return False  # it goes on meanwhile: what is queued for it may yet be taken
         session.hold(HOLD_SHUTDOWN)
         session.parse_held()
-        if session.working or session.held & HOLD_TURN or session.outbox.stalled:
+        # What is owed and paced waits for a timer: neither in line for its turn nor done.
+        if session.working or session.refusals or session.held & HOLD_TURN or session.outbox.stalled:
             return session.phase is not Phase.OPEN
         self._tell(session)
         session.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
@@ -110,6 +111,8 @@ class Drain:
         for session in sessions:
             session.hold(HOLD_SHUTDOWN)
             session.parse_held()
+            if session.refusals:
+                core.turns.work(session)  # at once now, whatever the pace was
         core.turns.run()
         await self._until(lambda: not core.budget.stalled and core.turns.idle, core.limits.shutdown_deadline / 2)
         for outbox, session in list(core.budget.stalled.items()):

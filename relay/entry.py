@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from relay.core import Core
 
 _PING_SIZE = 8
+_GONE: Final = Reply(HTTPStatus.BAD_REQUEST, "You have hung up.\n")
 _NOT_OPEN: Final = "this relay is not open to you"
 
 
@@ -96,8 +97,12 @@ class Entry:
         if self._core.draining:
             session.ended = Ending.SHUTDOWN
             return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "The relay goes away.\n", headers={"Retry-After": "1"})
-        forwarded_for = opening.headers.get("x-forwarded-for")
         peername = session.transport.get_extra_info("peername")
+        if peername is None:
+            # It hung up already. Nobody would be counted for what is computed now, so nothing is.
+            session.ended = Ending.CLIENT
+            return _GONE
+        forwarded_for = opening.headers.get("x-forwarded-for")
         session.address = self._core.front.address(peername, forwarded_for, told)
         return self._core.door.admit(session, opening)
 
@@ -185,7 +190,8 @@ class Entry:
             AccessError: a file cannot be used; what was in force stays in force.
         """
         self._core.admission.reload()
-        self._core.turns.task(self._judge_again(list(self._core.connections)))
+        if self._core.admission.lists_addresses:
+            self._core.turns.task(self._judge_again(list(self._core.connections)))
 
     def decommission(self, notice: str) -> None:
         """Take no new clients from now on, and tell `notice` to those who are here; "" takes new ones again.
@@ -346,8 +352,7 @@ class Entry:
         core.counters.admitted += 1
         if core.journal is not None:
             core.journal.started(session, core.clock())
-        key = b"" if session.place is None else session.place.key
-        crowd = core.crowding.joined(key, len(core.sessions), core.clock())
+        crowd = 0 if session.place is None else core.crowding.joined(session.place, len(core.sessions), core.clock())
         if crowd:
             # No address here or anywhere: an operator knows their proxies.
             structlog.get_logger().warning(
@@ -358,7 +363,8 @@ class Entry:
             )
         core.presence_changed(session.public.x_pub, Change.ONLINE)
         # Not at once: what it sent behind its handshake must not be parsed on the stack of whoever freed the id.
-        core.loop.call_soon(session.release, HOLD_CLAIM)
+        if session.held & HOLD_CLAIM:
+            core.loop.call_soon(session.release, HOLD_CLAIM)
 
 
 def _peer(session: Session) -> bytes | None:

@@ -125,13 +125,14 @@ class Buckets:
 
 
 class Place:
-    """How many connections one address has; shared by all of them."""
+    """How many connections one address has, and how many of them are sessions; shared by all of them."""
 
-    __slots__ = ("count", "key")
+    __slots__ = ("count", "key", "sessions")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.count = 0
+        self.sessions = 0
 
 
 class Tally:

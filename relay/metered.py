@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from relay.guard import Allowance, carried
-from relay.reasons import Ending
+from relay.reasons import Ending, Held
 from relay.websocket import Phase, WebSocket
 from wire.limits import MAX_HANDSHAKE
 
@@ -91,15 +91,17 @@ class MeteredSocket(WebSocket):
         """Add what time has earned to both allowances; hold reads for as long as one is still overdrawn."""
         limits, now = self.core.limits, self.core.clock()
         elapsed, self.paid_at = now - self.paid_at, now
-        wait = 0.0
+        wait, spent = 0.0, Held.BYTES
         if limits.bytes_per_second > 0:
             self.bytes_left = min(limits.bytes_burst, self.bytes_left + elapsed * limits.bytes_per_second)
-            wait = max(wait, -self.bytes_left / limits.bytes_per_second)
+            wait = -self.bytes_left / limits.bytes_per_second
         if limits.frames_per_second > 0:
             self.frames_left = min(limits.frames_burst, self.frames_left + elapsed * limits.frames_per_second)
-            wait = max(wait, -self.frames_left / limits.frames_per_second)
+            for_frames = -self.frames_left / limits.frames_per_second
+            if for_frames > wait:
+                wait, spent = for_frames, Held.FRAMES
         if wait > 0:
-            self.core.hold_for(self, HOLD_RATE, wait)
+            self.core.hold_for(self, HOLD_RATE, wait, spent)
 
     def limits_changed(self) -> None:
         """Go by the limits of now. Whoever is held for a debt is held no longer than these ask for."""
@@ -122,13 +124,13 @@ class MeteredSocket(WebSocket):
             # Beside the timer that runs, whichever comes first: what comes next renews a hold that ended too early.
             self.core.later(max(waits), self.release, HOLD_RATE)
 
-    def spend(self, allowance: Allowance) -> None:
+    def spend(self, allowance: Allowance, what: Held) -> None:
         """Spend one; hold reads for as long as the allowance is overdrawn."""
         allowance.left -= 1
         if allowance.left < 0:
             wait = allowance.debt(self.core.clock())
             if wait > 0:
-                self.core.hold_for(self, HOLD_RATE, wait)
+                self.core.hold_for(self, HOLD_RATE, wait, what)
 
     def partial_frame(self, size: int) -> None:
         if size == 0:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from relay import __version__, process
 from relay.ready import Condition
-from relay.reasons import HANDSHAKE_ENDINGS, Ending, Refusal
+from relay.reasons import HANDSHAKE_ENDINGS, Ending, Held, Refusal
 from wire.limits import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class RelayCollector(Collector):
         endings, refusals = counters.endings, counters.refusals
         yield _labelled("refusals", "Frames refused, by reason.", "reason", refusals)
         yield _labelled("endings", "Connections that ended, by reason.", "reason", endings)
+        yield _labelled("reads_held", "Times that a session spent too fast and was not read.", "reason", counters.held)
         outcomes = {"admitted": counters.admitted} | {
             str(each): endings[each] for each in Ending if each in HANDSHAKE_ENDINGS
         }
@@ -179,7 +180,10 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 
 def _labelled(
-    name: str, text: str, label: str, values: "dict[Ending, int] | dict[Refusal, int] | dict[str, int]"
+    name: str,
+    text: str,
+    label: str,
+    values: "dict[Ending, int] | dict[Refusal, int] | dict[Held, int] | dict[str, int]",
 ) -> Metric:
     family = CounterMetricFamily(_PREFIX + name, text, labels=[label])
     for key, count in values.items():

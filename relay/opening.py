@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
 from relay.replies import Reply
+from relay.requests import joined
 from relay.websocket import silent
 
 
@@ -124,8 +125,4 @@ def open_any(head: bytes, paths: frozenset[str], admit: Admit, page: Callable[[O
 
 def _opening(request: Request) -> Opening:
     path, _, query = request.path.partition("?")
-    headers: dict[str, str] = {}
-    for name, value in request.headers.raw_items():
-        lower = name.lower()
-        headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-    return Opening(path, query, headers)
+    return Opening(path, query, joined(request.headers.raw_items()))

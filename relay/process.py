@@ -32,9 +32,10 @@ def started_at(proc: Path = _PROC) -> float | None:
     try:
         # The name of the program stands in brackets and may hold anything.
         fields = (proc / "stat").read_text().rpartition(")")[2].split()
-        up = float((proc.parent / "uptime").read_text().split()[0])
+        # Not from /proc/uptime: under systemd's ProcSubset=pid there is none.
+        up = time.clock_gettime(time.CLOCK_BOOTTIME)
         return time.time() - (up - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError):
+    except (AttributeError, OSError, ValueError, IndexError):
         return None
 
 

@@ -8,7 +8,7 @@ a header.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, Self
 
@@ -18,6 +18,7 @@ UNIX: Final = "unix"
 """Stands for connections through the Unix socket, in a list of networks."""
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"
+_MAPPED_NETWORK: Final = IPv6Network("::ffff:0:0/96")
 _LOOPBACK6: Final = bytes(15) + b"\x01"
 _LOOPBACK4: Final = (4, 0xFF000000, 0x7F000000)
 """127.0.0.0/8 as it stands among the networks."""
@@ -91,6 +92,8 @@ class TrustedProxies:
                     f"{entry!r} is no network ({error}): give networks as 10.0.0.0/8 or 2001:db8::/32, single"
                     " addresses, or `unix`, with commas between them"
                 ) from None
+            if network.version == 6 and network.subnet_of(_MAPPED_NETWORK):
+                raise ValueError(f"{entry!r} is of IPv4 addresses written as IPv6: write it as IPv4")
             networks.append((network.max_prefixlen // 8, int(network.netmask), int(network.network_address)))
         return cls(tuple(networks), UNIX in entries)
 
@@ -181,7 +184,11 @@ class Front:
 
 
 def socket_peer(peername: object) -> bytes | None:
-    """Return the address in what a transport calls its peer; None for the Unix socket, b"" for what is no address."""
+    """Return the address in what a transport calls its peer; None for the Unix socket, b"" for what is no address.
+
+    A peer without any name is the latter: a socket of TCP that was reset before it was looked at has none, and what was
+    sent on it can still be read. So nobody is taken for the Unix socket (whose peers are called "") by hanging up.
+    """
     if isinstance(peername, tuple):
         return parse_address(str(peername[0])) or b""
-    return None
+    return b"" if peername is None else None

@@ -55,6 +55,15 @@ class Ending(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class Held(StrEnum):
+    """What a session spent faster than it may, so that it was not read from for a while; nothing is lost by that."""
+
+    FRAMES = "frames"
+    BYTES = "bytes"
+    COMMANDS = "commands"
+    REFUSALS = "refusals"
+
+
 HANDSHAKE_ENDINGS: Final = frozenset(
     {
         Ending.SLOW_OPENING,

@@ -4,7 +4,7 @@ Openings of WebSockets are `relay.opening`'s. Pages take HTTP/1.0 too, for the h
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -28,6 +28,8 @@ class Request(NamedTuple):
 
 Page = Callable[[Request], Reply]
 
+MOST_FIELDS: Final = 128
+"""Header fields of one request; browsers and proxies together send some thirty."""
 _WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE: Final = re.compile(rf"({_WORD}) (/[!-~]*) HTTP/1\.[01]")
 # What follows the colon cannot match in two ways, so it takes linear time; blanks are stripped afterwards.
@@ -38,17 +40,24 @@ def parse(head: bytes) -> Request | None:
     """Read a complete request head, up to and with its empty line; None if it is none."""
     first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     found = _LINE.fullmatch(first)
-    if found is None:
+    if found is None or len(lines) > MOST_FIELDS:
         return None
-    headers: dict[str, str] = {}
+    fields = []
     for line in lines:
         field = _FIELD.fullmatch(line)
         if field is None:
             return None
-        name, value = field[1].lower(), field[2].strip(" \t")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        fields.append((field[1], field[2].strip(" \t")))
     path, _, query = found[2].partition("?")
-    return Request(found[1], path, query, headers)
+    return Request(found[1], path, query, joined(fields))
+
+
+def joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return header fields by lower-case name, the values of a repeated one joined by ", " (RFC 9110 §5.3)."""
+    values: dict[str, list[str]] = {}
+    for name, value in fields:
+        values.setdefault(name.lower(), []).append(value)
+    return {name: ", ".join(several) for name, several in values.items()}
 
 
 def answer(request: Request, pages: Mapping[str, Page], missing: Reply) -> Reply:

@@ -18,7 +18,7 @@ from relay.guard import Allowance, Place
 from relay.hub import Change
 from relay.metered import HOLD_REFUSALS, MeteredSocket
 from relay.outbox import Outbox, frame_head, from_peers
-from relay.reasons import Ending, Refusal
+from relay.reasons import Ending, Held, Refusal
 from relay.websocket import FIN_BINARY, MASKED, Phase, apply_mask
 from wire import commands as c
 from wire.limits import MAX_KEYS_PER_FRAME, MIN_FRAME
@@ -268,7 +268,7 @@ class Session(MeteredSocket):
         core.turns.work(self)
         if self.refusals_left is None:
             self.refusals_left = Allowance(limits.refusals_per_second, limits.refusals_burst, core.clock())
-        self.spend(self.refusals_left)
+        self.spend(self.refusals_left, Held.REFUSALS)
         if len(self.refusals) > limits.refusals_waiting:
             self.hold(HOLD_REFUSALS)
 
@@ -301,7 +301,7 @@ class Session(MeteredSocket):
     def _pace(self) -> bool:
         """Put the next refusals off while the allowance is overdrawn: what was drawn at once is sealed in time."""
         core, allowance, waiting = self.core, self.refusals_left, self.refusals
-        if allowance is None or waiting is None or core.stopping:
+        if allowance is None or waiting is None or core.stopping or core.limits.refusals_per_second <= 0:
             return False
         allowance.debt(core.clock())  # adds what time has earned
         # All that wait are charged already; what is left without them is what sealing has used up.
@@ -398,21 +398,20 @@ class Session(MeteredSocket):
         self.core.entry.connected(self)
 
     def opening_received(self, buffer: bytearray) -> int:
-        core, start = self.core, 0
-        admit = partial(core.entry.admit, self)
+        core, start, told = self.core, 0, None
         if core.front.proxy_header:
             header = core.entry.proxied(self, buffer)
             if header is None:
                 return 0
-            start = header.size
-            admit = partial(core.entry.admit, self, told=header.source)
+            start, told = header
         end = buffer.find(b"\r\n\r\n", start) + 4
-        if end < 4:
-            if len(buffer) > core.limits.request_size:
-                self.transport.write(pages.TOO_LARGE.encode())
-                self._hang_up(Ending.BAD_REQUEST)
+        if (end if end >= 4 else len(buffer)) > core.limits.request_size:
+            self.transport.write(pages.TOO_LARGE.encode())
+            self._hang_up(Ending.BAD_REQUEST)
             return 0
-        reply = core.pages.answer(bytes(buffer[start:end]), admit)
+        if end < 4:
+            return 0
+        reply = core.pages.answer(bytes(buffer[start:end]), partial(core.entry.admit, self, told=told))
         self.transport.write(reply.data)
         if reply.upgraded:
             self.phase = Phase.OPEN

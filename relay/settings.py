@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -233,7 +233,11 @@ class Settings(BaseSettings):
     @property
     def front(self) -> Front:
         """What stands in front of the relay."""
-        return Front(TrustedProxies.parse(self.trusted_proxies), self.proxy_protocol)
+        trusted = TrustedProxies.parse(self.trusted_proxies)
+        if self.unix_socket is None:
+            # Without it a connection that has no address is one that was reset before it was accepted: a stranger's.
+            trusted = replace(trusted, unix=False)
+        return Front(trusted, self.proxy_protocol)
 
     def url_at(self, port: int) -> str:
         """Return the URL for the relay card: the one that was set, else where a client on this machine finds us."""

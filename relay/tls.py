@@ -22,9 +22,16 @@ from relay.proxy_header import PROXY_HEADER, BadProxyHeader, ProxyHeader
 from relay.reasons import Ending
 from relay.replies import Reply
 from relay.session import Session
+from relay.websocket import Phase
 
 _RECORD: Final = 16384
 """Plaintext bytes of one record, and so the most that one read gives (RFC 8446 §5.1)."""
+_STEP: Final = 16384
+"""Bytes of ciphertext taken in one step: full of key updates, which are 27 bytes and 14 µs each, that is 9 ms."""
+_WASTE: Final = 256 * 1024
+"""Bytes of ciphertext that may give no plaintext: padding, key updates, what records have around it."""
+_AROUND: Final = 64
+"""Bytes that a record has around its plaintext, at most; padding apart."""
 _NOT_TLS: Final = Reply(HTTPStatus.BAD_REQUEST, "This port speaks TLS: use wss:// and https://.\n").encode()
 _OTHERS: Final = 0o007
 
@@ -110,16 +117,21 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     __slots__ = (
         "_before",
+        "_cipher",
         "_ended",
         "_established",
         "_header",
+        "_held",
         "_incoming",
         "_may_begin",
         "_outgoing",
+        "_over",
         "_read_header",
+        "_scheduled",
         "_session",
         "_tcp",
         "_tls",
+        "_waste",
     )
 
     _tcp: asyncio.Transport
@@ -140,6 +152,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._may_begin: Callable[[Session, bytes | None], bool] | None = may_begin
         # We have said that we end, or TLS is broken: what comes is thrown away.
         self._ended = False
+        self._cipher = bytearray()
+        self._waste = 0
+        self._held = self._scheduled = self._over = False
         self._header: ProxyHeader | None = None
         self._read_header = proxy_header
         self._before = None if proxy_header is None else bytearray()
@@ -159,10 +174,43 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             if not rest:
                 return
             data = rest
-        self._incoming.write(data)
-        if not self._established and not self._handshake():
+        self._cipher += data
+        self._decrypt()
+
+    def _decrypt(self) -> None:
+        """Take what came, a piece at a time, for as long as the session reads and this turn of the loop has time.
+
+        Handshakes, and key updates of which a client can send any number, cost much and tell nobody who it is.
+        """
+        turns = self._session.core.turns
+        while self._cipher and not self._held and not self._ended:
+            if turns.late():
+                self._later()
+                return
+            piece = bytes(self._cipher[:_STEP])
+            del self._cipher[:_STEP]
+            self._incoming.write(piece)
+            if self._established or self._handshake():
+                self._read(len(piece))
+
+    def _later(self) -> None:
+        """Go on in a later turn of the loop; until then nothing more is read."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._tcp.pause_reading()
+            self._session.core.loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._scheduled = False
+        if self._ended or self._tcp.is_closing():
             return
-        self._read()
+        self._decrypt()
+        if self._ended or self._held or self._scheduled or self._tcp.is_closing():
+            return
+        if self._over:
+            self._end()
+        else:
+            self._tcp.resume_reading()
 
     def _take_header(self, before: bytearray) -> bytes:
         """Take the PROXY header; return what came behind it."""
@@ -203,8 +251,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._flush()
         return True
 
-    def _read(self) -> None:
-        """Decrypt all that came, and pass it on as one chunk, as the socket gave it."""
+    def _read(self, size: int) -> None:
+        """Decrypt what `size` bytes give, and pass it on as one chunk."""
         chunks = []
         over = broken = False
         try:
@@ -224,11 +272,24 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._flush()
         if chunks:
             self._session.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        if self._header is not None and self._session.phase is not Phase.OPENING:
+            self._header = None  # the address in it has served
         if broken:
             self._fail(Ending.BAD_TLS)
         elif over and not self._tcp.is_closing():
-            self._session.eof_received()
-            self.close()
+            self._over = True
+            if not self._held:
+                self._end()
+        elif not self._ended:
+            plain = sum(map(len, chunks))
+            self._waste = max(0, self._waste + size - 2 * plain - _AROUND * len(chunks))
+            if self._waste > _WASTE:
+                self._fail(Ending.BAD_TLS)
+
+    def _end(self) -> None:
+        """The client says by TLS that it sends no more; said once the session has taken all that came before."""
+        self._session.eof_received()
+        self.close()
 
     def _fail(self, ending: Ending) -> None:
         self._ended = True
@@ -284,10 +345,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return self._tcp.get_write_buffer_size()
 
     def pause_reading(self) -> None:
+        self._held = True
         self._tcp.pause_reading()
 
     def resume_reading(self) -> None:
-        self._tcp.resume_reading()
+        self._held = False
+        if self._cipher or self._over:
+            # Not at once: whoever lets go of a session does not expect that it takes more, on the same stack.
+            self._later()
+        elif not self._scheduled:
+            self._tcp.resume_reading()
 
     def can_write_eof(self) -> bool:
         return True

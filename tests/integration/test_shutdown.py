@@ -146,6 +146,22 @@ async def test_while_some_are_gone_the_others_are_told_so(start_relay: Callable[
     assert await asyncio.to_thread(relay.wait) == 0
 
 
+@pytest.mark.parametrize("drain", [0.0, 1.0])
+@run_async
+async def test_answers_that_wait_for_their_pace_are_given_before_the_end(
+    start_relay: Callable[..., RelayProcess], drain: float
+) -> None:
+    relay = start_relay(limits={"refusals_burst": 20, "refusals_per_second": 20}, drain=drain)
+    client = await BulkClient.open(relay.port, Identity.generate(), relay.public)
+    await client.write(client.frames(Identity.generate().id, 0, 200))
+    await client.until(lambda: len(client.refused) >= 16)
+    relay.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(relay.wait) == 0
+    await client.gone()
+    assert client.refused == list(range(len(client.refused)))
+    assert relay.stopped["refusals"]["offline"] == len(client.refused)
+
+
 @run_async
 async def test_an_idle_relay_stops_at_once(start_relay: Callable[..., RelayProcess]) -> None:
     relay = start_relay(drain=3600)

@@ -335,7 +335,6 @@ class Lab:
         assert not core.sessions
         assert not core.connections
         assert not core.opening
-        assert len(core.crowding) == 0
         assert not core.closing
         assert core.presence.watched == 0
         assert not core.budget.stalled

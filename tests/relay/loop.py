@@ -120,6 +120,10 @@ class Transport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._peername if name == "peername" else default
 
+    def forget_peer(self) -> None:
+        """Be reset: what arrived can be read, and from whom it came cannot be told any more."""
+        self._peername = None
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert high == 0
 

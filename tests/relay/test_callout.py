@@ -314,3 +314,19 @@ def test_without_the_library_the_start_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(AccessError, match=r"pip install .* '\.\[callout\]'"):
         check_installed()
+
+
+def test_limits_that_change_hold_for_what_comes_next() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        callout = Callout(never, Limits(callout_waiting=5), loop)
+        callout.change(Limits(callout_waiting=1, callout_parallel=3, callout_cache=7.0))
+        assert callout._limits.callout_waiting == 1
+        assert callout._slots._value == 3
+        assert callout._answers._seconds == 7.0
+    finally:
+        loop.close()
+
+
+async def never(_public: PublicIdentity, _address: bytes) -> Answer:
+    raise AssertionError("nobody is asked here")

@@ -257,6 +257,9 @@ class Service:
     def expire(self, now: float) -> None:
         pass
 
+    def change(self, limits: Limits) -> None:
+        self.limits = limits
+
     def answer(self, answer: Answer) -> None:
         self.asked.pop(0)[2](answer)
 

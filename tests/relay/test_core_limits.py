@@ -1,11 +1,13 @@
 """Limits that touch more than one session: each tripped, with its reason counted."""
 
+from dataclasses import replace
+
 import pytest
 
 from relay.limits import Limits
-from relay.reasons import Ending, Refusal
+from relay.reasons import Ending, Held, Refusal
 from relay.websocket import Phase
-from tests.relay.harness import Lab, Peer, identity, upgrade
+from tests.relay.harness import Lab, Peer, client_frame, identity, upgrade
 from wire import commands as c
 
 NOTIFIER = identity(90)
@@ -338,3 +340,86 @@ def test_rates_that_are_switched_off(off: str) -> None:
         "introductions_target_per_second": len(bob.of(c.IntroFrom)),
     }
     assert told[off] == 15
+
+
+# --- Rates of a session, which are paid by waiting --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "held"),
+    [
+        ({"frames_burst": 5, "frames_per_second": 10.0}, Held.FRAMES),
+        ({"bytes_burst": 1000, "bytes_per_second": 1000.0}, Held.BYTES),
+        ({"commands_burst": 2, "commands_per_second": 5.0}, Held.COMMANDS),
+        ({"refusals_burst": 2, "refusals_per_second": 5.0}, Held.REFUSALS),
+    ],
+    ids=str,
+)
+def test_who_spends_too_fast_waits_and_is_counted(limits: dict[str, float], held: Held) -> None:
+    lab = Lab(Limits(handshakes_per_second=0, **limits))  # type: ignore[arg-type]
+    alice, bob = lab.connect(1, 2)
+    for _ in range(8):
+        alice.send(bob, 200)
+        alice.send(b"nobody..")
+        alice.say(c.Unsubscribe(()))
+    lab.run()
+    assert alice.session.held
+    assert [each for each, count in lab.core.counters.held.items() if count] == [held]
+    lab.advance(30.0)
+    assert not alice.session.held
+    assert len(bob.delivered) == len(alice.nacked) == 8
+    assert not bob.session.held
+
+
+def test_refusals_that_wait_for_their_pace_go_on_when_it_is_switched_off() -> None:
+    limits = Limits(handshakes_per_second=0, refusals_burst=4, refusals_per_second=1.0)
+    lab = Lab(limits)
+    alice, bob = lab.connect(1, 2)
+    bob.stall()
+    alice.send(bob)
+    lab.run()
+    alice.send_many(bob, 200)
+    lab.run()
+    bob.transport.die()
+    lab.run()
+    assert alice.session.refusals
+    assert len(alice.nacked) < 200
+    lab.core.change_limits(replace(limits, refusals_per_second=0.0))
+    lab.advance(5.0)
+    assert len(alice.nacked) == 200
+    assert not alice.session.held
+
+
+# --- Requests ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_beyond_the_limit_is_refused_though_it_came_whole() -> None:
+    lab = Lab()
+    peer = lab.peer(1)
+    peer.transport.arrive(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 5000 + b"\r\n")
+    lab.run()
+    assert status(peer) == 431
+    assert endings(lab) == {}
+    peer.transport.hang_up()
+    lab.run()
+    assert endings(lab) == {"bad_request": 1}
+
+
+def test_a_request_with_very_many_fields_is_none() -> None:
+    lab = Lab()
+    peer = lab.peer(1)
+    peer.transport.arrive(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 300 + b"\r\n")
+    lab.run()
+    assert status(peer) == 431
+
+
+def test_who_hung_up_before_it_was_looked_at_is_nobody() -> None:
+    """Its socket has no name any more, so nobody would be counted for the handshake that it sent."""
+    lab = Lab()
+    peer = lab.peer(1)
+    peer.transport.forget_peer()
+    peer.transport.arrive(upgrade("/ws", "X-Forwarded-For: 203.0.113.77") + client_frame(peer.wire.hello()))
+    lab.run()
+    assert status(peer) == 400
+    assert not lab.core.sessions
+    assert len(lab.core.handshake_rate) == 0

@@ -11,12 +11,12 @@ from relay.census import Census
 from relay.counters import DEPTH_BOUNDS, LAG_BOUNDS, Counters
 from relay.metrics import COUNTERS, Exposition
 from relay.ready import Condition
-from relay.reasons import HANDSHAKE_ENDINGS, Ending, Refusal
+from relay.reasons import HANDSHAKE_ENDINGS, Ending, Held, Refusal
 from tests.relay.harness import Lab
 from wire import commands as c
 
 EMPTY = Lab()
-ELSEWHERE = {"admitted", "endings", "refusals", "loop_lag", "queue_depth"}
+ELSEWHERE = {"held", "admitted", "endings", "refusals", "loop_lag", "queue_depth"}
 """Counters that have labels or are histograms."""
 
 
@@ -53,6 +53,8 @@ def test_every_label_is_there_from_the_start() -> None:
         assert found[f"blindrelay_endings_total{{reason={ending}}}"] == 0
     for outcome in ("admitted", *HANDSHAKE_ENDINGS):
         assert found[f"blindrelay_handshakes_total{{outcome={outcome}}}"] == 0
+    for held in Held:
+        assert found[f"blindrelay_reads_held_total{{reason={held}}}"] == 0
     for condition in Condition:
         assert f"blindrelay_condition{{condition={condition}}}" in found
     for kind in ("handshake", "command"):

@@ -43,8 +43,8 @@ def test_a_program_with_an_odd_name(tmp_path: Path) -> None:
     proc = tmp_path / "self"
     proc.mkdir()
     ticks = os.sysconf("SC_CLK_TCK")
-    (proc / "stat").write_text(f"1 (a ) (b) R {'0 ' * 18}{50 * ticks} 0 0\n")
-    (tmp_path / "uptime").write_text("170.0 100.0\n")
+    up = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    (proc / "stat").write_text(f"1 (a ) (b) R {'0 ' * 18}{(up - 120) * ticks} 0 0\n")
     began = process.started_at(proc)
     assert began is not None
     assert abs(time.time() - 120 - began) < 5

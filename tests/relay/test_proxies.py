@@ -185,9 +185,24 @@ def test_other_networks(trusted: str, peer: str, forwarded_for: str | None, key:
         ("unix", "203.0.113.9, 127.0.0.1", bytes((127, 0, 0, 1))),
     ],
 )
-@pytest.mark.parametrize("peername", ["", b"", None])
+@pytest.mark.parametrize("peername", ["", b""])
 def test_the_unix_socket(peername: object, trusted: str, forwarded_for: str | None, key: bytes) -> None:
     assert front(trusted).address(peername, forwarded_for) == key
+
+
+@pytest.mark.parametrize("trusted", [DEFAULT_TRUSTED, "unix"])
+def test_a_peer_without_a_name_is_not_the_unix_socket(trusted: str) -> None:
+    """A socket of TCP that was reset has none: whoever hangs up must not be believed for that."""
+    assert socket_peer(None) == b""
+    here = front(trusted, proxy_header=True)
+    assert here.address(None, "203.0.113.9") == b""
+    assert not here.may_connect(socket_peer(None))
+    assert not here.may_tell(socket_peer(None), CLIENT)
+
+
+def test_networks_of_ipv4_written_as_ipv6_are_refused() -> None:
+    with pytest.raises(ValueError, match="write it as IPv4"):
+        TrustedProxies.parse("::ffff:10.0.0.0/104")
 
 
 @pytest.mark.parametrize(

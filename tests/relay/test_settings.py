@@ -366,7 +366,9 @@ def test_what_stands_in_front() -> None:
     assert bytes((127, 0, 0, 1)) not in front.trusted
     assert not front.trusted.unix
     assert bytes((127, 0, 0, 1)) in read().front.trusted
-    assert read().front.trusted.unix
+    # Without a Unix socket there is nobody who could come through one.
+    assert not read().front.trusted.unix
+    assert read("--unix-socket", "/run/x.sock", "--url", "wss://relay.example/ws").front.trusted.unix
     assert not read().front.proxy_header
 
 

@@ -1,8 +1,14 @@
 """TLS between socket and session, in memory: what is passed on is what the socket says, in any pieces."""
 
+import contextlib
+import hmac
+import re
 import ssl
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from websockets.frames import Opcode
 
 from relay.limits import Limits
 from relay.reasons import Ending
@@ -24,11 +30,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 class TlsPeer(Peer):
     """A client that speaks TLS; what it wants to send waits for the handshake. `pieces` is the size of its chunks."""
 
-    def __init__(self, lab: Lab, number: int, files: Files, pieces: int = 1 << 20) -> None:
+    def __init__(self, lab: Lab, number: int, files: Files, pieces: int = 1 << 20, keylog: Path | None = None) -> None:
         self.files = files
         self.pieces = pieces
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = trusting(files).wrap_bio(self.incoming, self.outgoing, server_hostname=NAME)
+        context = trusting(files)
+        if keylog is not None:
+            context.keylog_filename = str(keylog)
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=NAME)
         self.ready = self.notified = False
         self.alert = ""
         super().__init__(lab, identity(number))
@@ -251,3 +260,80 @@ def test_a_socket_that_dies_leaves_nothing(files: Files) -> None:
     bob.transport.die()
     lab.run()
     lab.check_empty()
+
+
+def test_frames_that_come_with_the_end_are_taken_though_reads_were_held(files: Files) -> None:
+    """On TCP a pause defers the end of the stream; TLS says it in the same bytes as the last frames."""
+    lab = Lab(Limits(refusals_waiting=4, handshakes_per_second=0))
+    alice, (bob,) = TlsPeer(lab, 1, files).opened(), lab.connect(2)
+    lost = [alice.wire.send(b"nobody..", alice.packet()) for _ in range(20)]
+    frames = [alice.wire.send(bob.id, alice.packet()) for _ in range(20)]
+    for frame in (*lost, *frames):
+        alice.tls.write(client_frame(frame))
+    alice.tls.write(client_frame(b"\x03\xe8", Opcode.CLOSE))
+    with contextlib.suppress(ssl.SSLError):
+        alice.tls.unwrap()
+    alice.transport.arrive(alice.outgoing.read())
+    lab.advance(5.0)
+    assert len(bob.delivered) == 20
+    assert alice.session.ended is Ending.CLIENT
+
+
+# --- Key updates -----------------------------------------------------------------------------------------------------
+
+
+class Records:
+    """What a client could encrypt by itself, in TLS 1.3 (RFC 8446 §5.2, §7.3), from its traffic secret."""
+
+    def __init__(self, secret: bytes, digest: str, key_size: int) -> None:
+        self._secret, self._digest, self._key_size = secret, digest, key_size
+        self._renew()
+
+    def _expand(self, label: bytes, size: int) -> bytes:
+        text = b"tls13 " + label
+        info = size.to_bytes(2, "big") + bytes((len(text),)) + text + b"\0"
+        out, block, count = b"", b"", 0
+        while len(out) < size:
+            count += 1
+            block = hmac.new(self._secret, block + info + bytes((count,)), self._digest).digest()
+            out += block
+        return out[:size]
+
+    def _renew(self) -> None:
+        self._cipher = AESGCM(self._expand(b"key", self._key_size))
+        self._nonce = int.from_bytes(self._expand(b"iv", 12), "big")
+        self._count = 0
+
+    def record(self, data: bytes, kind: int) -> bytes:
+        inner = data + bytes((kind,))
+        head = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2, "big")
+        nonce = (self._nonce ^ self._count).to_bytes(12, "big")
+        self._count += 1
+        return head + self._cipher.encrypt(nonce, inner, head)
+
+    def key_update(self) -> bytes:
+        record = self.record(b"\x18\0\0\x01\0", 22)
+        self._secret = self._expand(b"traffic upd", len(self._secret))
+        self._renew()
+        return record
+
+
+def test_key_updates_hold_nobody_and_end_the_connection(files: Files, tmp_path: Path) -> None:
+    """A client can send any number of them, each costs a key derivation, and none is a byte that a limit sees."""
+    lab = Lab(unit=0.001)
+    keys = tmp_path / "keys"
+    peer = TlsPeer(lab, 1, files, keylog=keys)
+    lab.run()
+    assert peer.ready
+    (secret,) = re.findall(r"CLIENT_TRAFFIC_SECRET_0 \w+ (\w+)", keys.read_text())
+    name = peer.tls.cipher()
+    assert name is not None
+    strong = "AES_256" in name[0]
+    records = Records(bytes.fromhex(secret), "sha384" if strong else "sha256", 32 if strong else 16)
+    flood = b"".join(records.key_update() for _ in range(12_000))
+    peer.transport.arrive(flood)
+    turns = lab.run()
+    # A few steps in each turn of the loop, of 16 KiB at most, and no more than 256 KiB in all.
+    assert turns >= 4
+    assert peer.session.ended is Ending.BAD_TLS
+    assert len(flood) > 300 * KIB
