@@ -10,28 +10,13 @@ import uvloop
 
 from keys.errors import KeysError
 from relay import config, log
-from relay.access import AccessError
-from relay.admission import Admission
 from relay.app import raise_file_limit, run
-from relay.callout_http import check_installed
 from relay.heap import keep_heap
 from relay.listen import CannotListenError
 from relay.own_keys import find_keys
-from relay.settings import BadSettings, Settings, load
+from relay.settings import BadSettings, load
 from relay.tls import BadCertificate
-from relay.tokens import token_source
-
-
-def check_files(settings: Settings) -> None:
-    """Refuse limits for which this process may not open enough files.
-
-    Raises:
-        BadSettings: tells how many it may open.
-    """
-    try:
-        settings.limits.check_files()
-    except ValueError as error:
-        raise BadSettings(str(error)) from None
+from relay.usable import check_usable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,13 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
         return config.main(arguments[1:], os.environ)
     try:
         settings = load(arguments, os.environ)
-        admission = Admission(token_source(settings), settings.allow_file, settings.deny_file)
-        if settings.admission_url:
-            check_installed()
-        check_files(settings)
+        admission = check_usable(settings)
         # Last: it may mint keys, and a relay that cannot start must not leave any.
         found = find_keys(settings, os.environ)
-    except (BadSettings, KeysError, AccessError) as error:
+    except (BadSettings, KeysError) as error:
         for line in str(error).splitlines():
             print(f"blindrelay: {line}", file=sys.stderr)
         return 2

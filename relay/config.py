@@ -17,11 +17,12 @@ from relay.settings import NAMES, Loaded, Settings, load_with_origins
 from relay.settings_help import PROGRAM, default_text, default_value, in_groups, varies
 from relay.settings_names import NOT_IN_FILE, Leaf, Names
 from relay.settings_problems import DEFAULT, BadSettings
+from relay.usable import check_usable
 
 _USAGE: Final = f"""\
 usage: {PROGRAM} config check|show|template|doc [--FLAG VALUE …]
 
-  check      say whether the settings can be used, and what is wrong: exit status 0 or 2
+  check      say whether the relay can start with the settings, and what is wrong: exit status 0 or 2
   show       print those in force as a relay.toml, each with the place where it was set, secrets hidden
   template   print a relay.toml in which all is commented out
   doc        print docs/settings.md
@@ -60,11 +61,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def check(loaded: Loaded, environ: Mapping[str, str]) -> str:
-    """Return what is to be said of settings that can be used.
+    """Return what is to be said of settings with which the relay can start; it is not tried whether it can listen.
 
     Raises:
+        BadSettings: something that they name cannot be used.
         KeyFileError: the relay's keys cannot be used.
     """
+    check_usable(loaded.settings)
     keys = look_for_keys(loaded.settings, environ)
     return "\n".join(
         (
