@@ -8,9 +8,13 @@ import sys
 
 from relay.pages import HEALTH_PATH
 from relay.proxy_header import LOCAL
-from relay.settings import BadSettings, Settings, load
+from relay.settings import PREFIX, BadSettings, Settings, load
 
 _TIMEOUT = 3
+_ADDRESS = tuple(
+    f"{PREFIX}{name}" for name in ("HOST", "PORT", "UNIX_SOCKET", "URL", "TLS_CERT", "TLS_KEY", "PROXY_PROTOCOL")
+)
+"""Variables that say where and how the relay is spoken to."""
 
 
 def _connect(settings: Settings) -> socket.socket:
@@ -59,7 +63,7 @@ def main() -> int:
 
 
 def _settings() -> Settings:
-    """Return the settings, or of such as cannot be used the address that the variables alone give.
+    """Return the settings, or of such as cannot be used where and how the variables alone say that it listens.
 
     A relay that runs goes on with what it has read: a file that was edited since must not make it look dead, for an
     orchestrator would end it, and then it could not start again.
@@ -67,7 +71,13 @@ def _settings() -> Settings:
     try:
         return load([], os.environ)
     except BadSettings:
-        address = {name: os.environ[name] for name in ("RELAY_HOST", "RELAY_PORT") if name in os.environ}
+        address = {name: os.environ[name] for name in _ADDRESS if name in os.environ}
+        # What is asked for besides, and may have stood in the file: for a health check it makes no difference.
+        if f"{PREFIX}UNIX_SOCKET" in address:
+            address.setdefault(f"{PREFIX}URL", "wss://relay.invalid/ws")
+        for one, other in (("TLS_CERT", "TLS_KEY"), ("TLS_KEY", "TLS_CERT")):
+            if f"{PREFIX}{one}" in address:
+                address.setdefault(f"{PREFIX}{other}", address[f"{PREFIX}{one}"])
         return load([], {**address, "RELAY_CONFIG": os.devnull})
 
 
