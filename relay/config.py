@@ -15,7 +15,7 @@ from relay.own_keys import keys_place, look_for_keys
 from relay.reload import APPLIES
 from relay.settings import NAMES, Loaded, Settings, load_with_origins
 from relay.settings_help import PROGRAM, default_text, default_value, in_groups, varies
-from relay.settings_names import NOT_IN_FILE, Leaf, Names
+from relay.settings_names import FILE_SUFFIX, NOT_IN_FILE, Leaf, Names
 from relay.settings_problems import DEFAULT, BadSettings
 from relay.usable import check_usable
 
@@ -105,7 +105,9 @@ def template(names: Names[Settings] = NAMES) -> str:
         if leaf.key in NOT_IN_FILE:
             return []
         if leaf.secret:
-            value = f'#{leaf.path[-1]} = "{leaf.value_name}"  # better {leaf.variable}_FILE, or the secrets directory'
+            other = names.file_setting(leaf)
+            better = f"{leaf.variable}{FILE_SUFFIX}" if other is None else other.key
+            value = f'#{leaf.path[-1]} = "{leaf.value_name}"  # better {better}, or the secrets directory'
         elif varies(leaf):
             default = default_value(leaf)
             sample = _assignment(leaf, leaf.value_name if default is None or leaf.is_path else default)
@@ -144,7 +146,7 @@ def doc(names: Names[Settings] = NAMES) -> str:
             "| key | flag and variable | default | what it is | SIGHUP |",
             "|---|---|---|---|---|",
         ]
-        lines += [_row(leaf) for leaf in leaves]
+        lines += [_row(leaf, names) for leaf in leaves]
     lines += [
         "",
         "## The relay's keys",
@@ -156,11 +158,16 @@ def doc(names: Names[Settings] = NAMES) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(leaf: Leaf) -> str:
+def _row(leaf: Leaf, names: Names[Settings]) -> str:
     key = f"`{leaf.key}`" if leaf.key not in NOT_IN_FILE else "none"
-    names = f"`{leaf.flag}` `{leaf.variable}`" if not leaf.secret else f"`{leaf.variable}` or `{leaf.variable}_FILE`"
+    if not leaf.secret:
+        called = f"`{leaf.flag}` `{leaf.variable}`"
+    elif names.file_setting(leaf) is None:
+        called = f"`{leaf.variable}` or `{leaf.variable}{FILE_SUFFIX}`"
+    else:
+        called = f"`{leaf.variable}`"
     about = leaf.about.replace("|", "\\|")
-    return f"| {key} | {names} | {default_text(leaf)} | {about} | {APPLIES.get(leaf.key, 'restart')} |"
+    return f"| {key} | {called} | {default_text(leaf)} | {about} | {APPLIES.get(leaf.key, 'restart')} |"
 
 
 def _sections(names: Names[Settings], lines_of: Callable[[Leaf], list[str]], *, titled: bool) -> str:

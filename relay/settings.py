@@ -151,9 +151,11 @@ class Settings(BaseSettings):
     url: Annotated[str, AfterValidator(_check_url)] = ""
     """The URL under which clients reach this relay, for the relay card, such as wss://relay.example/ws."""
     token: SecretStr | None = None
-    """Admission tokens with blanks between them, one of which clients have to show. No flag: those can be read."""
+    """Admission tokens with blanks between them, one of which clients have to show. No flag: those can be read. With
+    token_file set as well, the tokens of both are valid."""
     token_file: GivenPath | None = None
-    """Admission tokens, one a line, in a file of mode 0600: clients have to show one of them. Read again on SIGHUP."""
+    """Admission tokens, one a line, in a file of mode 0600: clients have to show one of them, or one of `token`. Read
+    again on SIGHUP."""
     allow_file: GivenPath | None = None
     """Who may connect: client ids, X25519 keys, addresses and networks, one a line. Read again on SIGHUP."""
     deny_file: GivenPath | None = None
@@ -162,7 +164,7 @@ class Settings(BaseSettings):
     """A service of yours that is asked about each client: https, or http on this machine. Needs the extra `callout`."""
     admission_address: bool = False
     """Whether that service is told the address of the client as well."""
-    decommission: Annotated[str, Field(max_length=MAX_INFO)] = ""
+    decommission: Annotated[str, AfterValidator(text_checker(MAX_INFO))] = ""
     """Take no new clients, and tell this text to those who are refused and to those who stay."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, to standard error."""
@@ -251,12 +253,12 @@ class Settings(BaseSettings):
 
 
 def parse_admin(text: str) -> tuple[str, int] | None:
-    """Return host and port of the admin listener, None for `off` and "".
+    """Return host and port of the admin listener, None for `off`.
 
     Raises:
         ValueError: it is neither.
     """
-    if text in ("", "off"):
+    if text == "off":
         return None
     host, colon, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 PREFIX: Final = "RELAY_"
 FILE_SUFFIX: Final = "_FILE"
-"""Appended to the variable of a secret it names a file that holds the secret."""
+"""Appended to the variable of a secret it names a file that holds the secret, unless a setting has that variable."""
 KEY_VARIABLES: Final = (f"{PREFIX}X25519_SECRET", f"{PREFIX}ED25519_SECRET")
 """The relay's own two secrets: no settings, and nobody but `relay.own_keys` looks at their values."""
 SECRET_VARIABLES: Final = (*KEY_VARIABLES,)
@@ -129,6 +129,16 @@ class Names(Generic[Model_co]):
             **{leaf.variable: leaf for leaf in self.leaves.values() if leaf.secret},
         }
         """What may come from the secrets directory, by its variable; None for those that are no settings."""
+        self.file_variables: Mapping[str, str] = {
+            f"{variable}{FILE_SUFFIX}": variable
+            for variable in self.secrets
+            if f"{variable}{FILE_SUFFIX}" not in self.by_variable
+        }
+        """The variables that name a file with a secret, and whose; not where a setting has that variable already."""
+
+    def file_setting(self, leaf: Leaf) -> Leaf | None:
+        """Return the setting that is a file of such secrets, and so has the variable of this one with `_FILE`."""
+        return self.by_variable.get(f"{leaf.variable}{FILE_SUFFIX}")
 
 
 def _leaves(fields: Mapping[str, FieldInfo], above: tuple[str, ...]) -> Iterator[Leaf]:

@@ -92,9 +92,11 @@ def from_flags(arguments: Sequence[str], names: Names[Any]) -> Given:
                 given.problems.append(f"{name}: its value is missing; write {name} {leaf.value_name}")
                 continue
         if leaf.secret:
+            other = names.file_setting(leaf)
+            file = f"{leaf.variable}{FILE_SUFFIX}" if other is None else other.flag
             given.problems.append(
                 f"{name}: a secret cannot be a flag, for everybody on this machine can read those; set "
-                f"{leaf.variable}, {leaf.variable}{FILE_SUFFIX}, or {leaf.variable.lower()} in the secrets directory"
+                f"{leaf.variable}, {file}, or {leaf.variable.lower()} in the secrets directory"
             )
         elif leaf.many:
             several.setdefault(leaf, []).extend(_several(text))
@@ -119,9 +121,9 @@ def _several(text: str) -> list[Any]:
 
 
 def from_variables(environ: Mapping[str, str], names: Names[Any]) -> Given:
-    """Read `RELAY_…`, and for secrets `RELAY_…_FILE`."""
+    """Read `RELAY_…`, and for secrets `RELAY_…_FILE`, where no setting is called so."""
     given = Given()
-    files = {f"{variable}{FILE_SUFFIX}": variable for variable in names.secrets}
+    files = names.file_variables
     known = [*names.by_variable, *SECRET_VARIABLES, *files]
     unknown = 0
     for name in sorted(environ):

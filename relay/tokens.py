@@ -19,7 +19,8 @@ from relay.opening import Opening
 if TYPE_CHECKING:
     from relay.settings import Settings
 
-VARIABLE: Final = "RELAY_TOKEN"
+SETTING: Final = "token"
+"""What errors call tokens of a variable, relay.toml or the secrets directory, and not of a file of their own."""
 SUBPROTOCOL: Final = "blindrelay"
 """The subprotocol that the relay selects where it is offered: a browser that offered any insists on an answer."""
 _OFFER: Final = "token."
@@ -89,8 +90,13 @@ def offers(opening: Opening) -> list[str]:
     return [] if header is None else [offer.strip(" \t") for offer in header.split(",")]
 
 
-def parse_tokens(text: str, name: str) -> list[str]:
+def parse_tokens(text: str, name: str, part: str = "line") -> list[str]:
     """Read tokens, one a line; `#` begins a line that is a comment.
+
+    Args:
+        text: the lines.
+        name: what errors call it.
+        part: what errors call a line.
 
     Raises:
         AccessError: names the first line that holds no token, and never what it holds; or there is none at all.
@@ -101,7 +107,7 @@ def parse_tokens(text: str, name: str) -> list[str]:
         if not token or token.startswith("#"):
             continue
         if not _FORM.fullmatch(token):
-            raise AccessError(f"{name}, line {number}: this cannot be a token: {_HOW}")
+            raise AccessError(f"{name}, {part} {number}: this cannot be a token: {_HOW}")
         tokens.append(token)
     if not tokens:
         raise AccessError(f"{name} holds no token, so that nobody could connect: {_HOW}")
@@ -112,7 +118,7 @@ class TokenSource(NamedTuple):
     """Where tokens are read from, again at each reload: a file that only its owner may read, and a setting."""
 
     path: Path | None
-    variable: str | None
+    setting: str | None
 
     def read(self) -> list[str]:
         """Return the tokens of both.
@@ -120,14 +126,16 @@ class TokenSource(NamedTuple):
         Raises:
             AccessError: a file that cannot be used, or others may read; or what is no token.
         """
-        tokens = [] if self.variable is None else parse_tokens("\n".join(self.variable.split()), VARIABLE)
+        tokens = [] if self.setting is None else parse_tokens("\n".join(self.setting.split()), SETTING, "word")
         if self.path is not None:
-            if not self.path.exists():
-                raise AccessError(f"there is no token file {self.path}: make it with mode 0600, one token a line")
             try:
+                if not self.path.exists():
+                    raise AccessError(f"there is no token file {self.path}: make it with mode 0600, one token a line")
                 tokens += parse_tokens(read_private(self.path).decode("ascii", "replace"), str(self.path))
             except KeyFileError as error:
                 raise AccessError(str(error)) from None
+            except OSError as error:
+                raise AccessError(f"cannot read {self.path}: {error.strerror}") from None
         return tokens
 
 

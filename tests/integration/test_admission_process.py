@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert f"{deny}, line 2: " in done.stderr
-    assert "RELAY_TOKEN, line 1: " in done.stderr
+    assert "token, word 1: " in done.stderr
     assert f"cannot read {tmp_path / 'no'}" in done.stderr
     assert "too short" not in done.stderr
     assert "Traceback" not in done.stderr

@@ -158,6 +158,16 @@ def test_template_says_what_each_is_for() -> None:
         assert leaf.key == "config" or leaf.about in text
 
 
+def test_what_is_said_of_a_secret_is_true() -> None:
+    assert '#token = "TEXT"  # better token_file, or the secrets directory' in config.template().splitlines()
+    assert (
+        '#ticket = "TEXT"  # better RELAY_TICKET_FILE, or the secrets directory' in config.template(MORE).splitlines()
+    )
+    rows = config.doc(MORE)
+    assert "\n| `token` | `RELAY_TOKEN` | " in rows
+    assert "\n| `ticket` | `RELAY_TICKET` or `RELAY_TICKET_FILE` | " in rows
+
+
 def test_doc_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     text = config.doc()
     assert os.environ["HOME"] not in text

@@ -109,7 +109,6 @@ def test_a_switch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("[::1]:0", ("::1", 0)),
         ("localhost:80", ("localhost", 80)),
         ("off", None),
-        ("", None),
     ],
 )
 def test_where_the_admin_listener_is(text: str, where: tuple[str, int] | None) -> None:
@@ -181,6 +180,7 @@ BAD: Final = [
     ("port", "", "integer"),
     ("notifier_id", "0123", "[0-9a-fA-F]{16}"),
     ("url", "http://relay.example", "ws:// or wss://"),
+    ("admin", "", "or off"),
     ("admin", "9600", "127.0.0.1:9600"),
     ("admin", ":9600", "127.0.0.1:9600"),
     ("admin", "::1:9600", "[::1]:9600"),
@@ -201,6 +201,8 @@ BAD: Final = [
     ("admission_url", "https://user:word@id.example/may", "no name or password"),
     ("admission_address", "perhaps", "boolean"),
     ("decommission", "x" * 2001, "2000"),
+    ("decommission", "We close.\x1b[2J", "U+001B"),
+    ("decommission", "We close.\u202e", "U+202E"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
     ("trusted_proxies", "10.0.0.1/8", "give networks as 10.0.0.0/8"),
     ("trusted_proxies", "any", "give networks as 10.0.0.0/8"),

@@ -11,7 +11,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from relay.limits import Limits
 from relay.settings import NAMES, BadSettings, Loaded, Settings, load, load_with_origins
-from relay.settings_names import Names
+from relay.settings_names import FILE_SUFFIX, PREFIX, SECRET_VARIABLES, Names
+from relay.settings_problems import Origin
 
 SECRET: Final = "hunter2hunter2"
 ELSEWHERE: Final = {"HOME": "/nonexistent"}
@@ -403,6 +404,25 @@ def test_a_secret_is_shown_nowhere(tmp_path: Path) -> None:
 def test_a_secret_given_twice(tmp_path: Path) -> None:
     text = more_refused(RELAY_TICKET=SECRET, RELAY_TICKET_FILE=str(tmp_path))
     assert text == "RELAY_TICKET_FILE and RELAY_TICKET are both set: remove one of them"
+
+
+@pytest.mark.parametrize("names", [NAMES, MORE])
+def test_no_variable_has_two_meanings(names: Names[Any]) -> None:
+    told = [*(leaf.variable for leaf in names.leaves.values()), *SECRET_VARIABLES, *names.file_variables]
+    assert len(told) == len(set(told))
+    assert f"{PREFIX}X25519_SECRET{FILE_SUFFIX}" in told
+
+
+def test_a_file_of_tokens_and_a_token_are_two_settings(tmp_path: Path) -> None:
+    """`RELAY_TOKEN_FILE` is the variable of token_file alone: both may be set, and none stands above the other."""
+    path = str(tmp_path / "tokens")
+    loaded = load_with_origins([], {**ELSEWHERE, "RELAY_TOKEN": SECRET, "RELAY_TOKEN_FILE": path})
+    assert loaded.settings.token is not None
+    assert loaded.settings.token.get_secret_value() == SECRET
+    assert loaded.settings.token_file == Path(path)
+    assert loaded.origins["token_file",] == Origin("variable", "RELAY_TOKEN_FILE")
+    with pytest.raises(BadSettings, match=r"set RELAY_TOKEN, --token-file, or relay_token in the secrets directory$"):
+        load([f"--token={SECRET}"], ELSEWHERE)
 
 
 def test_a_file_with_a_secret_that_others_may_read(file: Path) -> None:

@@ -114,8 +114,19 @@ def test_the_variable_and_the_file(tmp_path: Path) -> None:
 def test_an_empty_variable_is_no_open_door() -> None:
     source = source_of(None, "")
     assert source is not None
-    with pytest.raises(AccessError, match="RELAY_TOKEN holds no token"):
+    with pytest.raises(AccessError, match=r"^token holds no token"):
         source.read()
+
+
+def test_a_setting_with_what_is_no_token_is_told_by_the_word_whatever_source_it_had() -> None:
+    with pytest.raises(AccessError, match=r"^token, word 2: this cannot be a token") as caught:
+        TokenSource(None, f"{ONE} short {TWO}").read()
+    assert "short" not in str(caught.value)
+
+
+def test_a_path_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match=r"^cannot read .*: File name too long$"):
+        TokenSource(tmp_path / ("x" * 300), None).read()
 
 
 ascii_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
