@@ -12,7 +12,7 @@ import tomli_w
 
 from keys.errors import KeysError
 from relay.own_keys import keys_place, look_for_keys
-from relay.reload import APPLIES
+from relay.reload import APPLIES, CONTENT
 from relay.settings import NAMES, Loaded, Settings, load_with_origins
 from relay.settings_help import PROGRAM, default_text, default_value, in_groups, varies
 from relay.settings_names import FILE_SUFFIX, NOT_IN_FILE, Leaf, Names
@@ -136,7 +136,8 @@ def doc(names: Names[Settings] = NAMES) -> str:
         "",
         "The last column says what SIGHUP does with a new value. *At once*: it is in force for every client, those",
         "that are there too; a deadline that becomes shorter counts from then on. *Next*: for what comes; what is",
-        "under way goes on as it was. *Restart*: nothing but a line in the log.",
+        "under way goes on as it was. *Restart*: nothing but a line in the log. *Its content*: the path takes a",
+        "restart, but the file at that path is read again.",
     ]
     for title, leaves in in_groups(names):
         lines += [
@@ -167,7 +168,14 @@ def _row(leaf: Leaf, names: Names[Settings]) -> str:
     else:
         called = f"`{leaf.variable}`"
     about = leaf.about.replace("|", "\\|")
-    return f"| {key} | {called} | {default_text(leaf)} | {about} | {APPLIES.get(leaf.key, 'restart')} |"
+    return f"| {key} | {called} | {default_text(leaf)} | {about} | {_at_sighup(leaf)} |"
+
+
+def _at_sighup(leaf: Leaf) -> str:
+    """Return what SIGHUP does with a new value, and where that names a file with what stands in it."""
+    value = APPLIES.get(leaf.key, "restart")
+    content = CONTENT.get(leaf.key)
+    return value if content is None else f"{value}; its content {content}"
 
 
 def _sections(names: Names[Settings], lines_of: Callable[[Leaf], list[str]], *, titled: bool) -> str:

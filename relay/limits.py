@@ -127,7 +127,7 @@ class Limits:
     closing_deadline: float = 5.0
     """How long a closed WebSocket may take to take our last bytes and hang up."""
     shutdown_deadline: float = 4.0
-    """How long the process waits for its sockets after SIGTERM; it exits within 5."""
+    """How long the process waits for its sockets once the drain is over, by default up to about 9 s after SIGTERM."""
 
     # What one session may send. Pausing reads loses nothing: TCP makes the sender wait.
     frames_per_second: float = 5000.0

@@ -51,10 +51,16 @@ _TOLD_LIMITS: Final = (
     "introductions_burst",
     "introductions_pair_per_second",
     "introductions_pair_burst",
+    "introductions_target_per_second",
+    "introductions_target_burst",
     "wakes_per_second",
     "wakes_burst",
     "wakes_pair_per_second",
     "wakes_pair_burst",
+    "wakes_target_per_second",
+    "wakes_target_burst",
+    "registrations_per_second",
+    "registrations_burst",
 )
 
 

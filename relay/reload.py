@@ -30,6 +30,14 @@ APPLIES: Final[dict[str, Literal["at once", "next"]]] = {
 }
 """What SIGHUP does with each setting, by its key; what is not here needs a restart."""
 
+CONTENT: Final[dict[str, Literal["at once", "next"]]] = {
+    "allow_file": "at once",
+    "deny_file": "at once",
+    "tls_cert": "next",
+    "tls_key": "next",
+}
+"""What SIGHUP does with what stands in a file whose path needs a restart, by the key that names it."""
+
 
 class KeepOld(Exception):
     """What was read anew cannot be used, so the old goes on. The text is logged: it names no client and no secret."""

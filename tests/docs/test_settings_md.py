@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay import config
+from relay.reload import APPLIES, CONTENT
 from relay.settings import NAMES
 from relay.settings_names import NOT_IN_FILE
 from tests.docs import markdown
@@ -62,7 +63,11 @@ def test_each_setting_has_its_row() -> None:
         row = told[leaf.flag, leaf.variable]
         assert row["key"] == ("none" if leaf.key in NOT_IN_FILE else f"`{leaf.key}`")
         assert row["default"]
-        assert row["SIGHUP"] in ("at once", "next", "restart")
+        value, _, content = row["SIGHUP"].partition("; its content ")
+        assert value == APPLIES.get(leaf.key, "restart")
+        assert content == CONTENT.get(leaf.key, "")
+        # Of a path that is taken anew at once, so is what stands there: it needs no word of its own.
+        assert not content or (leaf.is_path and value == "restart")
 
 
 def test_what_a_mistake_looks_like() -> None:
@@ -74,3 +79,29 @@ def test_what_a_mistake_looks_like() -> None:
     done = subprocess.run(command, cwd=markdown.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == block[1]
+
+
+def test_what_show_prints(tmp_path: Path) -> None:
+    """The sample of OPERATIONS.md, from the relay.toml that stands above it there; only the place is another."""
+    ((table, command, told),) = re.findall(
+        r"```toml\n([^`]*)```\n[^`]*```console\n\$ scripts/run config show (.*) \| grep -v '# default\$'\n([^`]*)```",
+        (markdown.ROOT / "OPERATIONS.md").read_text(),
+    )
+    file = tmp_path / "relay.toml"
+    file.write_text(table)
+
+    def here(text: str) -> str:
+        return text.replace("/etc/blindrelay/relay.toml", str(file))
+
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+    environ.pop("CREDENTIALS_DIRECTORY", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "relay", "config", "show", *shlex.split(here(command))],
+        cwd=markdown.ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in done.stdout.splitlines(keepends=True) if not line.endswith("# default\n")]
+    assert "".join(lines) == here(told)

@@ -1,6 +1,7 @@
 """The HTTP side: upgrades, pages, and requests that are none."""
 
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Final
 
@@ -158,6 +159,11 @@ def test_info_tells_what_is_in_force() -> None:
         assert value == getattr(limits, name, {"max_frame": MAX_FRAME}.get(name, value))
     assert (told["limits"]["subscriptions"], told["limits"]["frames_per_second"]) == (7, 0)
     assert told["limits"]["max_frame"] == MAX_FRAME
+    # All that bounds how often a client may ask for something.
+    asking = ("commands", "introductions", "wakes", "registrations")
+    rates = {field.name for field in fields(Limits) if field.name.startswith(asking)}
+    assert rates <= set(told["limits"])
+    assert len(rates) >= 16
 
 
 def test_a_relay_that_is_being_closed_down_says_so_first() -> None:
