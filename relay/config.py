@@ -22,7 +22,7 @@ from relay.usable import check_usable
 _USAGE: Final = f"""\
 usage: {PROGRAM} config check|show|template|doc [--FLAG VALUE …]
 
-  check      say whether the relay can start with the settings, and what is wrong: exit status 0 or 2
+  check      say whether the settings, and what they name, can be used, and what is wrong: exit status 0 or 2
   show       print those in force as a relay.toml, each with the place where it was set, secrets hidden
   template   print a relay.toml in which all is commented out
   doc        print docs/settings.md
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def check(loaded: Loaded, environ: Mapping[str, str]) -> str:
-    """Return what is to be said of settings with which the relay can start; it is not tried whether it can listen.
+    """Return what is to be said of settings that can be used. Not tried: whether the relay can listen, and mint keys.
 
     Raises:
         BadSettings: something that they name cannot be used.
