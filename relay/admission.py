@@ -66,6 +66,12 @@ class Admission:
         """Whether clients have to show a token."""
         return self._tokens is not None
 
+    @property
+    def summary(self) -> str:
+        """How many of each are in force, for the log; `open` where there are no rules."""
+        counts = (("tokens", self._tokens), ("allow", self._allow), ("deny", self._deny))
+        return ", ".join(f"{name}: {len(each)}" for name, each in counts if each is not None) or "open"
+
     def reload(self) -> None:
         """Read tokens and lists anew: all of them, or none if one cannot be used.
 

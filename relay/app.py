@@ -135,8 +135,8 @@ class Relay:
             self.core.change_limits(settings.limits)
             self._settings = self._settings.model_copy(update={"limits": settings.limits})
 
-    def change_admission(self, settings: Settings) -> None:
-        """Read tokens and lists anew, and close the relay down or take it up again.
+    def change_admission(self, settings: Settings) -> str:
+        """Read tokens and lists anew, and close the relay down or take it up again; tell what was read.
 
         Raises:
             KeepOld: a file cannot be used; the old tokens and lists stay in force.
@@ -149,23 +149,26 @@ class Relay:
             admission.source = before
             raise KeepOld("; ".join(str(error).splitlines())) from None
         self.core.entry.decommission(settings.decommission)
+        return admission.summary
 
     def change_texts(self, settings: Settings) -> None:
         """Take what the operator says of the relay."""
         self.core.about = settings.about
         self.core.pages.draw()
 
-    def change_certificate(self, _settings: Settings) -> None:
-        """Read the certificate for TLS again.
+    def change_certificate(self, _settings: Settings) -> str | None:
+        """Read the certificate for TLS again; tell so if there is one.
 
         Raises:
             KeepOld: it cannot be used; the old one stays.
         """
-        if self.listener.certificate is not None:
-            try:
-                self.listener.certificate.reload()
-            except BadCertificate as error:
-                raise KeepOld(str(error)) from None
+        if self.listener.certificate is None:
+            return None
+        try:
+            self.listener.certificate.reload()
+        except BadCertificate as error:
+            raise KeepOld(str(error)) from None
+        return "certificate"
 
     def change_front(self, settings: Settings) -> None:
         """Believe other proxies from now on; addresses that are known already stay."""
@@ -211,6 +214,7 @@ def say_what_is_on(settings: Settings, relay: Relay) -> None:
         push=relay.core.notifier_id is not None,
         notice=bool(settings.notice),
         pseudonyms=settings.log_pseudonyms,
+        admission=relay.core.admission.summary,
         files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         limits={
             field.name: getattr(limits, field.name)

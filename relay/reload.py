@@ -14,7 +14,8 @@ from relay.limits import Limits
 from relay.log import configure, where
 from relay.settings import NAMES, BadSettings, Settings
 
-Apply = Callable[[Settings], None]
+Apply = Callable[[Settings], str | None]
+"""Takes new settings; may tell in a few words what it read, without a client or a secret in them."""
 
 APPLIES: Final[dict[str, Literal["at once", "next"]]] = {
     "log_level": "at once",
@@ -100,10 +101,12 @@ class Reload:
         except Exception as error:  # noqa: BLE001 - a relay that runs must not end because a file was edited
             _refused([type(error).__name__], where(error))
             return False
-        kept = []
+        kept, read = [], []
         for part in self._parts:
             try:
-                part.apply(new)
+                told = part.apply(new)
+                if told:
+                    read.append(told)
             except Exception as error:  # noqa: BLE001 - as above
                 kept.append(part.name)
                 _kept_old(part.name, error)
@@ -118,5 +121,5 @@ class Reload:
         log = structlog.get_logger()
         if restart:
             log.warning("needs_restart", settings=restart)
-        log.info("reloaded", changed=[key for key in changed if key in APPLIES], kept_old=kept)
+        log.info("reloaded", changed=[key for key in changed if key in APPLIES], read=read, kept_old=kept)
         return not kept

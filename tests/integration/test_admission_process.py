@@ -129,6 +129,7 @@ async def test_who_is_put_on_the_list_goes_at_sighup(start_relay: Callable[..., 
         await reload(relay)
         assert (await bad.closed()).code == 1008
         assert (await neighbour.closed()).code == 1008
+        assert [each["read"] for each in relay.records if each["event"] == "reloaded"][-1] == ["deny: 2"]
         await alice.round_trip()
         again = await clients.connect(mallory)
         await again.greet()

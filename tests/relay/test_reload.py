@@ -71,7 +71,13 @@ def test_new_limits_and_level_come_into_force(file: Path, records: Records) -> N
     assert [new.limits for new in part.given] == [Limits(subscriptions=7)]
     structlog.get_logger().debug("seen")
     assert records() == [
-        {"event": "reloaded", "level": "info", "changed": ["log_level", "limits.subscriptions"], "kept_old": []},
+        {
+            "event": "reloaded",
+            "level": "info",
+            "changed": ["log_level", "limits.subscriptions"],
+            "read": [],
+            "kept_old": [],
+        },
         {"event": "seen", "level": "debug"},
     ]
 
@@ -92,7 +98,7 @@ def test_without_a_file_nothing_changes(file: Path, records: Records) -> None:
     assert reload()
     assert reload()
     assert len(part.given) == 2
-    assert records() == [{"event": "reloaded", "level": "info", "changed": [], "kept_old": []}] * 2
+    assert records() == [{"event": "reloaded", "level": "info", "changed": [], "read": [], "kept_old": []}] * 2
 
 
 def test_a_bad_file_changes_nothing_and_says_all_that_is_wrong(file: Path, records: Records) -> None:
@@ -150,7 +156,7 @@ def test_what_needs_a_restart_is_told_until_it_is_taken_back(file: Path, records
     assert reload()
     assert records() == [
         {"event": "needs_restart", "level": "warning", "settings": ["port", "keys"]},
-        {"event": "reloaded", "level": "info", "changed": ["limits.malformed"], "kept_old": []},
+        {"event": "reloaded", "level": "info", "changed": ["limits.malformed"], "read": [], "kept_old": []},
     ]
     assert reload()
     assert [record["event"] for record in records()] == ["needs_restart", "reloaded"]
