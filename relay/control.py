@@ -20,6 +20,18 @@ _SHARES: Final = 256
 """A session may watch the 1/256 part of the subscriptions that are free, its own included."""
 
 
+_RATES: Final = (
+    "introductions",
+    "introductions_pair",
+    "introductions_target",
+    "wakes",
+    "wakes_pair",
+    "wakes_target",
+    "registrations",
+)
+"""Rates as `Limits.rate` names them: per sender, per sender and target (`_pair`), per target."""
+
+
 class Control:
     """Obeys the commands of clients."""
 
@@ -27,22 +39,7 @@ class Control:
         limits = core.limits
         self._core = core
         keys, random = limits.rate_keys, core.random
-        self._introductions = Buckets(*limits.rate("introductions"), keys, random)
-        self._introductions_pair = Buckets(*limits.rate("introductions_pair"), keys, random)
-        self._introductions_target = Buckets(*limits.rate("introductions_target"), keys, random)
-        self._wakes = Buckets(*limits.rate("wakes"), keys, random)
-        self._wakes_pair = Buckets(*limits.rate("wakes_pair"), keys, random)
-        self._wakes_target = Buckets(*limits.rate("wakes_target"), keys, random)
-        self._registrations = Buckets(*limits.rate("registrations"), keys, random)
-        self._rates = {
-            "introductions": self._introductions,
-            "introductions_pair": self._introductions_pair,
-            "introductions_target": self._introductions_target,
-            "wakes": self._wakes,
-            "wakes_pair": self._wakes_pair,
-            "wakes_target": self._wakes_target,
-            "registrations": self._registrations,
-        }
+        self._rates = {name: Buckets(*limits.rate(name), keys, random) for name in _RATES}
 
     def change(self, limits: Limits) -> None:
         """Go by other limits from now on."""
@@ -144,13 +141,15 @@ class Control:
     def _introduce(self, session: "Session", body: c.Introduce) -> None:
         now = self._core.clock()
         pair = session.id + body.target_id
-        if not (self._introductions_pair.allow(pair, now) and self._introductions.allow(session.id, now)):
+        if not (
+            self._rates["introductions_pair"].allow(pair, now) and self._rates["introductions"].allow(session.id, now)
+        ):
             self._refused(Refusal.RATE)
             return
         target = self._core.sessions.get(body.target_id)
         if target is None:
             self._refused(Refusal.OFFLINE)
-        elif not self._introductions_target.allow(body.target_id, now):
+        elif not self._rates["introductions_target"].allow(body.target_id, now):
             self._refused(Refusal.TARGET_RATE)
         elif not target.send(c.IntroFrom(session.public.x_pub, session.public.ed_pub, body.nickname)):
             self._refused(Refusal.RECIPIENT_FULL)
@@ -165,9 +164,12 @@ class Control:
         target = core.sessions.get(body.target_id)
         if body.is_message and target is not None and now - target.last_in < core.limits.awake_for:
             self._refused(Refusal.TARGET_AWAKE)
-        elif not (self._wakes_pair.allow(session.id + body.target_id, now) and self._wakes.allow(session.id, now)):
+        elif not (
+            self._rates["wakes_pair"].allow(session.id + body.target_id, now)
+            and self._rates["wakes"].allow(session.id, now)
+        ):
             self._refused(Refusal.RATE)
-        elif not self._wakes_target.allow(body.target_id + bytes((body.is_message,)), now):
+        elif not self._rates["wakes_target"].allow(body.target_id + bytes((body.is_message,)), now):
             # Messages and calls apart: whoever crowds out the ones has not yet silenced the others.
             self._refused(Refusal.TARGET_RATE)
         elif notifier.send(body):
@@ -179,7 +181,7 @@ class Control:
         notifier = self._notifier()
         if notifier is None:
             return
-        if not self._registrations.allow(session.id, self._core.clock()):
+        if not self._rates["registrations"].allow(session.id, self._core.clock()):
             self._refused(Refusal.RATE)
         elif notifier.send(c.PushForward(session.id, body.kind, body.token)):
             self._core.counters.push_registrations += 1

@@ -87,7 +87,7 @@ class Core:
         self.partials: dict[MeteredSocket, None] = {}
         self.handshakes_seen = ReplayMemory(limits.replay_ring, limits.replay_keys, random)
         self.commands_seen = ReplayMemory(limits.replay_ring_commands, limits.replay_keys, random)
-        self.handshake_rate = Buckets(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys, random)
+        self.handshake_rate = Buckets(*limits.rate("handshakes"), limits.rate_keys, random)
         self.claims: Queue[Session] = Queue(limits.claim_queue)
         self.control = Control(self)
         self.door = Door(self)
@@ -295,7 +295,7 @@ class Core:
         self.presence.change(limits.presence_per_second, limits.presence_burst, now)
         self.handshakes_seen.change(limits.replay_ring, limits.replay_keys)
         self.commands_seen.change(limits.replay_ring_commands, limits.replay_keys)
-        self.handshake_rate.change(limits.handshakes_per_second, limits.handshakes_burst, limits.rate_keys)
+        self.handshake_rate.change(*limits.rate("handshakes"), limits.rate_keys)
         self.claims.change(limits.claim_queue)
         self.control.change(limits)
         self.door.change(limits)

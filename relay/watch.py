@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from relay.counters import Counters
+from relay.guard import Seldom
 
 _TICK: Final = 0.25
 _TICKS_PER_FILE: Final = 4
@@ -44,7 +45,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._ticks = 0
-        self._said = float("-inf")
+        self._tell = Seldom(_SAY_AGAIN)
 
     def start(self) -> None:
         """Begin."""
@@ -75,8 +76,7 @@ class Watch:
         if self._can_open():
             return
         self._counters.out_of_files += 1
-        if now - self._said >= _SAY_AGAIN:
-            self._said = now
+        if self._tell.due(now):
             structlog.get_logger().warning("out_of_files", limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 

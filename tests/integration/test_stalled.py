@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.clients import Client, Clients, Closed, eventually, run_async
-from tests.support.flood import Flood, Growth, await_handled, echo, take_frames
+from tests.support.flood import Flood, Growth, await_handled, check_resumed, echo, take_frames
 from wire import commands as c
 from wire.session import PeerFrame
 
@@ -61,16 +61,7 @@ async def test_stalled_reader_costs_only_itself(start_relay: Callable[..., Relay
         assert all(len(flood.refused) > 100 for flood in floods)
 
         victim.read_on()
-        for flood in floods:
-            # Only after its queue has drained: whoever sends again at once finds room.
-            assert await flood.sender.expect(c.PeerOnline) == c.PeerOnline.of([victim.public.x_pub])
-            await flood.send()
-        await take_frames(victim, floods)
-        for flood in floods:
-            flood.check()
-            assert flood.delivered[-1] == flood.sent - 1
-            await flood.sender.round_trip()  # nothing else was on its way
-        await victim.round_trip()
+        await check_resumed(victim, floods)
 
 
 @run_async

@@ -326,7 +326,11 @@ def test_memories_are_swept(lab: Lab) -> None:
     lab.core.handshake_rate = Buckets(1.0, 5, 100)
     lab.core.handshake_rate.allow(b"address", lab.core.clock())
     lab.run()
-    rates = (lab.core.handshake_rate, lab.core.control._introductions, lab.core.control._introductions_pair)
+    rates = (
+        lab.core.handshake_rate,
+        lab.core.control._rates["introductions"],
+        lab.core.control._rates["introductions_pair"],
+    )
     assert [len(rate) for rate in rates] == [1, 1, 1]
     lab.advance(7.0)
     assert [len(rate) for rate in rates] == [0, 1, 1]

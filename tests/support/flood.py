@@ -116,3 +116,17 @@ class Growth:
         while True:
             self._look()
             await asyncio.sleep(0.05)
+
+
+async def check_resumed(victim: Client, floods: list[Flood]) -> None:
+    """Let senders that were refused find room again, once a recipient reads on; each frame is accounted for."""
+    for flood in floods:
+        # Only after its queue has drained: whoever sends again at once finds room.
+        assert await flood.sender.expect(c.PeerOnline) == c.PeerOnline.of([victim.public.x_pub])
+        await flood.send()
+    await take_frames(victim, floods)
+    for flood in floods:
+        flood.check()
+        assert flood.delivered[-1] == flood.sent - 1
+        await flood.sender.round_trip()  # nothing else was on its way
+    await victim.round_trip()
