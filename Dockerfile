@@ -24,6 +24,7 @@ COPY README.md LICENSE ./
 COPY keys/ keys/
 COPY wire/ wire/
 COPY relay/ relay/
+COPY peers/ peers/
 # Bytecode that is never checked against its source's time: the image is never edited.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && pip --python /venv/bin/python install --no-deps --no-index --no-compile dist/*.whl \

@@ -1,0 +1,1 @@
+"""Everything that connects to a relay: the client library, the chat, and the programs around them."""
