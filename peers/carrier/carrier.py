@@ -1,0 +1,278 @@
+"""A carrier: takes what a store has to the relay, and brings what comes into the store.
+
+    store ──▶ Outgoing ──▶ RelayClient ──▶ relay
+    store ◀── Incoming ◀── RelayClient ◀── relay
+
+Nothing is shown, asked or decided here. Programs write to the store and follow its feed, whether the carrier runs in
+them or in another process of the profile.
+"""
+
+import asyncio
+import math
+from contextlib import suppress
+from typing import Self
+
+from keys.files import ClientKeys
+from keys.invite import RelayCard, display_name
+from peers.carrier.incoming import Incoming
+from peers.carrier.lane import ChangeTag, Lane, MessageTag
+from peers.carrier.options import CarrierOptions
+from peers.carrier.outgoing import Outgoing
+from peers.carrier.post import Post
+from peers.client import (
+    Connected,
+    Disconnected,
+    Event,
+    IdInUse,
+    Introduction,
+    NotConnected,
+    Notice,
+    PeerPacket,
+    PeersOffline,
+    PeersOnline,
+    RelayClient,
+    RelayRefused,
+    Undelivered,
+)
+from peers.database import Database
+from peers.store import Connection, contacts, feed, messages
+from peers.store.contacts import ContactRow
+from peers.store.errors import KeysDiffer, NoSuchContact, TooManyStrangers
+from peers.store.feed import Kind
+
+_LEAVE = 2.0
+"""Seconds that acknowledgements may take at the end."""
+
+
+class Carrier:
+    """Carries for one identity. One process of a profile may do so at a time: see :class:`peers.profile.ProfileLock`.
+
+    ``async with Carrier(…) as carrier:`` runs it; :meth:`failure` raises what ends it early.
+    """
+
+    _task: asyncio.Task[None]
+    _seen: int
+
+    def __init__(
+        self, store: Database, keys: ClientKeys, relay: RelayCard, options: CarrierOptions | None = None
+    ) -> None:
+        self._options = options or CarrierOptions()
+        self._client = RelayClient(keys.identity, relay, self._options.client)
+        self._post = Post(store, keys, self._client, self._options)
+        self._store = store
+        self._outgoing = Outgoing(self._post)
+        self._incoming = Incoming(self._post)
+
+    async def __aenter__(self) -> Self:
+        await self._store.write(_begin, self._post.now())
+        self._seen = await self._store.read(feed.last)
+        for row in await self._store.read(contacts.everyone):
+            self._add(row)
+        self._task = asyncio.create_task(self._run(), name="carrier")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        task = self._task
+        if self._client.is_connected and not task.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVE):
+                    await self._incoming.settled()
+                    await self._client.barrier()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)  # what it raised is for whoever waits for failure()
+        await self._store.write(_end, self._post.now(), refused=_refused(task))
+
+    async def failure(self) -> None:
+        """Wait until the carrier cannot go on, and raise why.
+
+        Raises:
+            RelayRefused: the relay does not serve us, or has other keys than its card.
+            DatabaseError: the store cannot be written.
+        """
+        await asyncio.shield(self._task)
+
+    async def connected(self) -> None:
+        """Wait until there is a session at the relay.
+
+        Raises:
+            RelayRefused: there will be none.
+        """
+        await self._client.connected()
+
+    async def _run(self) -> None:
+        try:
+            async with self._client, asyncio.TaskGroup() as tasks:
+                helpers = [
+                    tasks.create_task(self._send(), name="carrier-send"),
+                    tasks.create_task(self._follow(), name="carrier-follow"),
+                    tasks.create_task(self._incoming.answer(), name="carrier-answer"),
+                ]
+                await self._watch([lane.row for lane in self._post.lanes.values()])
+                async for event in self._client:
+                    await self._on(event)
+                for helper in helpers:
+                    helper.cancel()
+        except ExceptionGroup as group:
+            error = group.exceptions[0]
+            if isinstance(error, RelayRefused):
+                await self._store.write(feed.set_connection, self._post.now(), "refused", text=str(error))
+            raise error from None
+
+    # --- Out ----------------------------------------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        """Send whenever there may be something to send."""
+        stirred = self._post.stirred
+        while True:
+            next_at = math.inf
+            if self._client.is_connected:
+                stirred.clear()
+                with suppress(NotConnected):  # Connected stirs it again
+                    next_at = await self._outgoing.run_once()
+            else:
+                stirred.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(None if next_at == math.inf else next_at):
+                    await stirred.wait()
+
+    async def _follow(self) -> None:
+        """Notice what this and other processes write."""
+        version = -1
+        while True:
+            version = await self._store.changed(version)
+            while events := await self._store.read(feed.read, self._seen):
+                for event in events:
+                    if event.kind is Kind.CONTACT and event.contact is not None:
+                        await self._reload(event.contact)
+                self._seen = events[-1].seq
+            self._post.stirred.set()
+
+    # --- In -----------------------------------------------------------------------------------------------------------
+
+    async def _on(self, event: Event) -> None:
+        post, now = self._post, self._post.now()
+        match event:
+            case PeerPacket():
+                await self._incoming.take(event)
+            case Connected():
+                for lane in post.lanes.values():
+                    lane.reset(self._options.resend, post.clock() + self._options.probe)
+                await self._store.write(feed.set_connection, now, "connected")
+                post.stirred.set()
+            case Disconnected(_, text, retry_in):
+                await self._store.write(_disconnected, now, text, retry_in)
+            case IdInUse():
+                text = "another program uses this identity at the relay; trying again"
+                await self._store.write(feed.set_connection, now, "refused", text=text)
+            case PeersOnline(x_pubs) | PeersOffline(x_pubs):
+                await self._presence(x_pubs, online=isinstance(event, PeersOnline))
+            case Undelivered(_, nonce):
+                await self._undelivered(nonce)
+            case Introduction():
+                await self._introduced(event)
+            case Notice(text):
+                await self._store.write(feed.add, now, Kind.NOTICE, detail=f"the relay says: {display_name(text)}")
+            case _:
+                pass
+
+    async def _presence(self, x_pubs: tuple[bytes, ...], *, online: bool) -> None:
+        post = self._post
+        for x_pub in x_pubs:
+            lane = post.by_peer_id.get(x_pub[:8])
+            if lane is not None and lane.row.public.x_pub == x_pub:
+                # Also if they were online before: what was on its way may have died with their old socket.
+                lane.reset(self._options.resend, post.clock() + self._options.probe)
+                lane.online = online
+                if online:
+                    with suppress(NotConnected):
+                        await self._outgoing.greet(lane)
+        await self._store.write(contacts.set_online, post.now(), x_pubs, online=online)
+        post.stirred.set()
+
+    async def _undelivered(self, nonce: bytes) -> None:
+        post = self._post
+        found = post.refused(nonce)
+        if found is None:
+            return
+        lane, tag = found
+        # Offline, or their queue is full: either way the relay says PEER_ONLINE when it is worth trying again.
+        lane.online = False
+        lane.probe_at = post.clock() + self._options.probe
+        if isinstance(tag, MessageTag):
+            lane.on_way.pop(tag.message, None)
+            await self._store.write(messages.mark_queued, post.now(), [tag.message])
+        elif isinstance(tag, ChangeTag):
+            lane.changes.pop(tag.message, None)
+        post.stirred.set()
+
+    async def _introduced(self, event: Introduction) -> None:
+        now = self._post.now()
+        try:
+            row = await self._store.write(
+                contacts.add, now, event.public, nickname=event.nickname, origin="introduction"
+            )
+        except KeysDiffer as error:
+            text = f"somebody introduced themselves with other keys: refused. {error}"
+            await self._store.write(feed.add, now, Kind.NOTICE, detail=text)
+        except TooManyStrangers:
+            await self._store.write(
+                feed.add, now, Kind.NOTICE, detail="an introduction was refused: there are too many"
+            )
+        else:
+            # At once, and not by way of the feed: what they say may be the next packet.
+            await self._reload(row.id)
+
+    # --- Lanes --------------------------------------------------------------------------------------------------------
+
+    def _add(self, row: ContactRow) -> bool:
+        if row.public.x_pub == self._post.ours.public.x_pub:
+            return False
+        lane = Lane(self._post.ours, row, self._options.resend)
+        self._post.lanes[row.id] = lane
+        self._post.by_peer_id[row.public.id] = lane
+        return True
+
+    async def _reload(self, contact: int) -> None:
+        lane = self._post.lanes.get(contact)
+        try:
+            row = await self._store.read(contacts.get, contact)
+        except NoSuchContact:
+            if lane is not None:
+                del self._post.lanes[contact]
+                del self._post.by_peer_id[lane.row.public.id]
+                await self._client.unwatch([lane.row.public.x_pub])
+            return
+        if lane is None:
+            if self._add(row):
+                await self._watch([row])
+            return
+        was_blocked, lane.row = lane.row.blocked, row
+        if row.blocked and not was_blocked:
+            lane.online = False
+            await self._client.unwatch([row.public.x_pub])
+        elif was_blocked and not row.blocked:
+            await self._watch([row])
+
+    async def _watch(self, rows: list[ContactRow]) -> None:
+        await self._client.watch([row.public.x_pub for row in rows if not row.blocked])
+
+
+def _refused(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and isinstance(task.exception(), RelayRefused)
+
+
+def _begin(db: Connection, now: int) -> None:
+    feed.prune(db, now)
+    contacts.nobody_online(db, now)  # whoever carried before may have been killed
+    feed.set_connection(db, now, "connecting")
+
+
+def _disconnected(db: Connection, now: int, text: str, retry_in: float) -> None:
+    contacts.nobody_online(db, now)
+    feed.set_connection(db, now, "waiting", text=text, retry_in=round(retry_in, 1))
+
+
+def _end(db: Connection, now: int, *, refused: bool) -> None:
+    contacts.nobody_online(db, now)
+    if not refused:  # why there is no connection is worth knowing for longer than we live
+        feed.set_connection(db, now, "closed")

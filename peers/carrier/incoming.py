@@ -1,0 +1,126 @@
+"""The way in: packets opened, kept, and only then acknowledged."""
+
+import asyncio
+from typing import Final
+
+from keys.errors import OpenError
+from keys.primitives import NONCE_SIZE
+from peers.carrier.lane import ChangeTag, Lane
+from peers.carrier.post import Post
+from peers.client import NotConnected, PeerPacket
+from peers.store import Connection, contacts, messages
+from wire.commands import Body
+from wire.errors import WireError
+from wire.inner import parse_inner
+from wire.peer_commands import (
+    Call,
+    ChangeAck,
+    Delete,
+    DeliveryAck,
+    Edit,
+    PeerBody,
+    PeerCommand,
+    ReadAck,
+    Text,
+    parse_from_peer,
+)
+
+_OURS_FROM: Final = 0x60
+_ANSWERS: Final = 1024
+"""Packets whose commit is still awaited; beyond that no more are read from the relay."""
+
+
+class Incoming:
+    """Takes packets in order. Their writes are put in line at once and answered in that order once they are committed,
+    so that many packets share one commit."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body]] = asyncio.Queue(_ANSWERS)
+
+    async def take(self, event: PeerPacket) -> None:
+        """Take one packet. What does not open, or makes no sense, is dropped: the relay could have made it up."""
+        lane = self._post.by_peer_id.get(event.sender_id)
+        if lane is None or lane.row.blocked:
+            return
+        try:
+            inner = parse_inner(lane.contact.open(event.packet))
+            body = parse_from_peer(inner.command, inner.body)
+        except (OpenError, WireError):
+            return
+        extended = inner.command >= _OURS_FROM
+        if not lane.row.knows_us or (extended and not lane.row.extended):
+            await self._post.store.write(contacts.met, lane.row.id, extended=extended)
+            lane.row = await self._post.store.read(contacts.get, lane.row.id)
+        await self._act(lane, event.packet[:NONCE_SIZE], body)
+
+    async def answer(self) -> None:
+        """Acknowledge what was committed, for ever; raises what the store raises."""
+        while True:
+            written, lane, answer = await self._answers.get()
+            try:
+                if await written:
+                    await self._post.send(lane, answer)
+            except NotConnected:
+                pass  # they send it again, and it is acknowledged then
+            finally:
+                self._answers.task_done()
+
+    async def settled(self) -> None:
+        """Return when all that came was answered."""
+        await self._answers.join()
+
+    async def _act(self, lane: Lane, nonce: bytes, body: PeerBody) -> None:
+        post, contact = self._post, lane.row.id
+        match body:
+            case Text(uuid, text):
+                await self._then(post.store.submit(_received, post.now(), contact, uuid, text), lane, DeliveryAck(uuid))
+            case DeliveryAck(uuid) | ReadAck(uuid):
+                read = isinstance(body, ReadAck)
+                await post.store.write(messages.acknowledged, post.now(), contact, uuid, read=read)
+                if lane.acknowledged(uuid):
+                    lane.patience = post.options.resend
+                    post.stirred.set()
+            case Edit(uuid, text):
+                written = post.store.submit(messages.receive_edit, post.now(), contact, nonce, uuid, text)
+                await self._then(written, lane, ChangeAck(nonce))
+            case Delete(uuid):
+                written = post.store.submit(_deleted, post.now(), contact, nonce, uuid)
+                await self._then(written, lane, ChangeAck(nonce))
+            case ChangeAck(changed):
+                await self._changed(lane, changed)
+            case Call(PeerCommand.CALL_REQUEST):
+                written = post.store.submit(_called, post.now(), contact, nonce)
+                # Nothing here can take a call, and a caller who knows does not let it ring.
+                await self._then(written, lane, Call(PeerCommand.CALL_REJECT))
+            case _:
+                pass  # of no concern to us: another program's codes
+
+    async def _changed(self, lane: Lane, nonce: bytes) -> None:
+        found = self._post.tag_of(nonce)
+        # The nonce must be one of a packet to this very contact: nobody answers for another.
+        if found is None or found[0] is not lane or not isinstance(found[1], ChangeTag):
+            return
+        tag = found[1]
+        await self._post.store.write(messages.change_settled, tag.message, tag.revision)
+        lane.changes.pop(tag.message, None)
+
+    async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body) -> None:
+        await self._answers.put((written, lane, answer))
+
+
+def _received(db: Connection, now: int, contact: int, uuid: bytes, text: str) -> bool:
+    messages.receive(db, now, contact, uuid, text)
+    return True  # acknowledged also if it was here before: then the last acknowledgement was lost
+
+
+def _deleted(db: Connection, now: int, contact: int, nonce: bytes, uuid: bytes) -> bool:
+    messages.receive_delete(db, now, contact, nonce, uuid)
+    return True
+
+
+def _called(db: Connection, now: int, contact: int, nonce: bytes) -> bool:
+    if not messages.first_time(db, contact, nonce):
+        return False
+    messages.receive(db, now, contact, messages.uuid(), "", "call")
+    return True

@@ -1,0 +1,351 @@
+"""An SQLite database for asyncio: one writer thread, group commit, a versioned schema, a backup before its upgrade.
+
+Rules are plain functions that take a connection first; this module runs them in the right thread and transaction:
+
+    await database.write(function, …)   in the writer, within a transaction; returns after the commit
+    await database.read(function, …)    in a reader, which sees what was committed before
+
+Several processes may have the same file open. WAL lets readers go on while one process writes, and each transaction
+takes the write lock at its beginning, so that none fails halfway for want of it.
+"""
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BUSY: Final = 30.0
+"""Seconds that a transaction waits for another process' lock; none of ours holds it longer than a commit takes."""
+_GROUP: Final = 256
+"""Most writes in one commit: many share the cost of one sync, and the first does not wait long for the last."""
+_READERS: Final = 2
+"""Threads that read: a long search does not hold the history up."""
+_POLL: Final = 0.1
+"""Seconds between looks for what other processes committed; a look takes some microseconds."""
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the text names the file and what to do, and nothing of its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a database holds, version by version.
+
+    Attributes:
+        application_id: marks the file as ours (``PRAGMA application_id``).
+        steps: the statements that lead from version n to n + 1, from version 0, an empty file, on.
+    """
+
+    application_id: int
+    steps: Sequence[str]
+
+    @property
+    def version(self) -> int:
+        return len(self.steps)
+
+
+class Database:
+    """One file, open in one process. Made by :meth:`open`; every method but `close` is for one event loop.
+
+    Raises:
+        DatabaseError: by all methods, where the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
+        self.path = path
+        self._writer = writer
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+        self._pool = ThreadPoolExecutor(_READERS, f"read-{path.name}", initializer=self._new_reader)
+        self._thread = threading.Thread(target=self._run, name=f"write-{path.name}", daemon=True)
+        self._thread.start()
+        self._watcher = _connect(path)
+        self._committed = asyncio.Event()
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path, schema: Schema) -> Self:
+        """Open `path`, made with mode 0600 if it is missing, and upgraded if it is older; blocks for that long.
+
+        Before an upgrade a copy is written beside it, ``NAME.vN.backup``.
+
+        Raises:
+            DatabaseError: it is no such database, or of a newer version, or cannot be opened.
+        """
+        try:
+            # SQLite would make it under the umask, and its -wal and -shm files take the mode of this one.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            writer = _connect(path)
+            try:
+                _prepare(writer, path, schema)
+            except BaseException:
+                writer.close()
+                raise
+        except (OSError, sqlite3.Error) as error:
+            raise _mapped(path, error) from error
+        return cls(path, writer)
+
+    async def write(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``function(connection, …)`` in a transaction and return its result once that is committed.
+
+        Calls are run in the order in which they are made. Those that wait together are committed together, yet each has
+        a savepoint of its own: what one of them raises undoes that one alone, and comes out here.
+        """
+        return await self.submit(function, *args, **kwargs)
+
+    def submit(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> "asyncio.Future[T]":
+        """Put a write in line, as :meth:`write` does, and return its future at once."""
+        if self._closed:
+            raise DatabaseError(f"{self.path} is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(lambda connection: function(connection, *args, **kwargs), future))
+        return future
+
+    async def read(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``function(connection, …)`` on one snapshot and return its result."""
+        if self._closed:
+            raise DatabaseError(f"{self.path} is closed")
+
+        def run() -> T:
+            connection: sqlite3.Connection = self._local.connection
+            connection.execute("BEGIN")
+            try:
+                return function(connection, *args, **kwargs)
+            finally:
+                connection.execute("ROLLBACK")
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        except sqlite3.Error as error:
+            raise _mapped(self.path, error) from error
+
+    async def changed(self, version: int, within: float | None = None) -> int:
+        """Return as soon as the version differs from `version`, or after `within` seconds; returns the version then.
+
+        The version is a number that means nothing by itself; begin with -1. Commits of all processes count.
+        """
+        deadline = None if within is None else time.monotonic() + within
+        while True:
+            now = self.version()
+            if now != version or (deadline is not None and time.monotonic() >= deadline):
+                return now
+            # Our own commits set it; of other processes' only a look tells.
+            event = self._committed
+            with suppress(TimeoutError):
+                rest = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
+                async with asyncio.timeout(rest):
+                    await event.wait()
+
+    def version(self) -> int:
+        """The number that :meth:`changed` waits for. Reads shared memory, never the disk or a lock."""
+        try:
+            (version,) = self._watcher.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            raise _mapped(self.path, error) from error
+        return int(version)
+
+    def copy_to(self, path: Path) -> None:
+        """Write a whole copy of what is committed to `path`, which must not exist; blocks. For backups."""
+        try:
+            with closing(_connect(self.path)) as source:
+                _copy(source, path)
+        except (OSError, sqlite3.Error) as error:
+            raise _mapped(path, error) from error
+
+    async def close(self) -> None:
+        """Finish the writes that wait, and close the file."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._thread.join)
+        await loop.run_in_executor(None, self._pool.shutdown)
+        for connection in (*self._readers, self._watcher, self._writer):
+            connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def _new_reader(self) -> None:
+        connection = _connect(self.path)
+        connection.execute("PRAGMA query_only = ON")
+        self._local.connection = connection
+        self._readers.append(connection)
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            jobs = [self._jobs.get()]
+            with suppress(queue.Empty):
+                while len(jobs) < _GROUP and jobs[-1] is not None:
+                    jobs.append(self._jobs.get_nowait())
+            more = jobs[-1] is not None
+            group = [job for job in jobs if job is not None]
+            if group:
+                self._commit(group)
+
+    def _commit(self, group: list["_Job"]) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for job in group:
+                self._writer.execute("SAVEPOINT job")
+                try:
+                    job.result = job.run(self._writer)
+                except Exception as error:
+                    # After a full disk or a broken file SQLite has undone the whole transaction by itself.
+                    if not self._writer.in_transaction:
+                        raise
+                    self._writer.execute("ROLLBACK TO job")
+                    job.error = error
+                self._writer.execute("RELEASE job")
+            self._writer.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - nothing of the group was kept, and each must be told
+            with suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            for job in group:
+                job.error = job.error or error
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        for job in group:
+            by_loop.setdefault(job.future.get_loop(), []).append(job)
+        for loop, jobs in by_loop.items():
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+                loop.call_soon_threadsafe(self._deliver, jobs)
+
+    def _deliver(self, jobs: list["_Job"]) -> None:
+        self._committed.set()
+        self._committed = asyncio.Event()
+        for job in jobs:
+            if job.future.done():  # cancelled meanwhile; what it wrote stays written
+                continue
+            if job.error is None:
+                job.future.set_result(job.result)
+            elif isinstance(job.error, sqlite3.Error):
+                job.future.set_exception(_mapped(self.path, job.error))
+            else:
+                job.future.set_exception(job.error)
+
+
+class _Job:
+    __slots__ = ("error", "future", "result", "run")
+
+    def __init__(self, run: Callable[[sqlite3.Connection], Any], future: "asyncio.Future[Any]") -> None:
+        self.run = run
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Transactions are begun by us. Threads: each connection has one at a time, but another may close it.
+    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys = ON")
+    # What a peer was told that we have must survive a loss of power, so every commit is synced (NORMAL would not).
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application_id != schema.application_id:
+        raise DatabaseError(f"{path} is another program's database")
+    connection.execute("PRAGMA journal_mode = WAL")
+    if _version(connection) == schema.version:
+        return
+    # Looked at again under the lock: of two processes that start together one does it, and the other waits.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection)
+        _check_version(path, version, schema)
+        if 0 < version < schema.version:
+            with closing(_connect(path)) as source:  # sees what is committed: the version before
+                _copy(source, path.with_name(f"{path.name}.v{version}.backup"))
+        for step in schema.steps[version:]:
+            for statement in _statements(step):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {schema.application_id:d}")
+        connection.execute(f"PRAGMA user_version = {schema.version:d}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_version(path: Path, version: int, schema: Schema) -> None:
+    if version > schema.version:
+        raise DatabaseError(
+            f"{path} has version {version}, and this program knows {schema.version}: install a newer blindrelay"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> list[str]:
+    """Not executescript: that commits before it begins, and an upgrade is to happen whole or not at all."""
+    statements, statement = [], ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            statements.append(statement)
+            statement = ""
+    if statement.strip():
+        raise ValueError(f"not a whole statement: {statement}")
+    return statements
+
+
+def _copy(source: sqlite3.Connection, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as target:
+            source.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _mapped(path: Path, error: Exception) -> DatabaseError:
+    """SQLite's texts may quote what was to be stored; its codes do not."""
+    if isinstance(error, OSError):
+        return DatabaseError(f"cannot open {path}: {error.strerror or type(error).__name__}")
+    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    known = {
+        "SQLITE_FULL": "the disk is full: make room and try again",
+        "SQLITE_NOTADB": "it is no SQLite database",
+        "SQLITE_CORRUPT": "it is damaged: restore a backup",
+        "SQLITE_BUSY": "another process holds it for too long: end that one",
+        "SQLITE_CANTOPEN": "it cannot be opened: look at its permissions",
+        "SQLITE_READONLY": "it cannot be written: look at its permissions",
+    }
+    return DatabaseError(f"{path}: {known.get(name, name)}")
