@@ -35,7 +35,7 @@ _KEYS_SIZE: Final = 2 * p.KEY_SIZE
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]*)\]|(?P<name>[^\[\]:]*))(?::[0-9]{1,5})?")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 # Marks, embeddings, overrides and isolates of the bidirectional algorithm: they reorder the text around a name.
-_BIDI_CONTROLS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+BIDI_CONTROLS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSHOWABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -55,7 +55,7 @@ def display_name(nickname: str) -> str:
     """Return `nickname` as it may be shown: without its type word, and without characters that act on a terminal or
     reorder the text around them (control characters, line separators, bidirectional controls)."""
     name = nickname.rpartition(TYPE_MARK)[0] if TYPE_MARK in nickname else nickname
-    return "".join(c for c in name if unicodedata.category(c) not in _UNSHOWABLE and c not in _BIDI_CONTROLS)
+    return "".join(c for c in name if unicodedata.category(c) not in _UNSHOWABLE and c not in BIDI_CONTROLS)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

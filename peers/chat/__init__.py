@@ -1,0 +1,1 @@
+"""``blindrelay-chat``: conversations for people, scripts and agents (docs/chat.md)."""
