@@ -217,14 +217,9 @@ def _read_passphrase(name: str) -> bytes:
 
 def _usable(text: str) -> bytes:
     try:
-        passphrase = pw.encode(text)
-    except UnicodeEncodeError:
-        raise _UsageError("the passphrase is not UTF-8 text") from None
-    if not passphrase:
-        raise _UsageError("the passphrase is empty")
-    if len(passphrase) > pw.MAX_PASSPHRASE:
-        raise _UsageError(f"the passphrase is longer than {pw.MAX_PASSPHRASE} bytes")
-    return passphrase
+        return pw.encode_typed(text)
+    except ValueError as error:
+        raise _UsageError(str(error)) from None
 
 
 def _tell_written(path: Path) -> None:

@@ -98,5 +98,22 @@ def encode(passphrase: str) -> bytes:
     return unicodedata.normalize("NFC", passphrase).encode()
 
 
+def encode_typed(passphrase: str) -> bytes:
+    """Return :func:`encode` of what a person typed or put into a file, once it is clear that it can serve.
+
+    Raises:
+        ValueError: it is empty, too long, or holds what UTF-8 cannot carry; the text says which and does not repeat it.
+    """
+    try:
+        encoded = encode(passphrase)
+    except UnicodeEncodeError:
+        raise ValueError("the passphrase is not UTF-8 text") from None
+    if not encoded:
+        raise ValueError("the passphrase is empty")
+    if len(encoded) > MAX_PASSPHRASE:
+        raise ValueError(f"the passphrase is longer than {MAX_PASSPHRASE} bytes")
+    return encoded
+
+
 def _key(passphrase: bytes, salt: bytes, cost: Cost) -> bytes:
     return p.passphrase_key(passphrase, salt, opslimit=cost.opslimit, memlimit=cost.memlimit)

@@ -4,8 +4,11 @@ X25519 (RFC 7748), XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), Ed25519 (RFC 80
 XSalsa20-Poly1305 come from libsodium by PyNaCl; BLAKE3 from its reference implementation in Rust; the ChaCha20 header
 keystream (RFC 8439) from `cryptography`, whose contexts can be kept and re-nonced. Keys are plain ``bytes`` here:
 objects that hide them from ``repr`` are a matter of the modules above.
+
+AES-256-GCM and PBKDF2 are here for one foreign file format only, and nothing new is to be built on them.
 """
 
+import hashlib
 import hmac
 import os
 from collections.abc import Callable
@@ -13,7 +16,9 @@ from typing import Final
 
 import nacl.bindings as sodium
 from blake3 import blake3
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from nacl.exceptions import CryptoError
 
@@ -268,6 +273,57 @@ def secretbox_open(key: bytes, sealed: bytes) -> bytes:
         return sodium.crypto_secretbox_open(sealed[NONCE_SIZE:], sealed[:NONCE_SIZE], key)
     except CryptoError:
         raise OpenError from None
+
+
+# --- Of a foreign file format ---------------------------------------------------------------------------------------
+
+AES_GCM_NONCE_SIZE: Final = 12
+"""Bytes of an AES-GCM nonce as that format has it (NIST SP 800-38D §8.2 recommends no other)."""
+AES_GCM_TAG_SIZE: Final = 16
+"""Bytes that :func:`aes256_gcm_seal` adds."""
+
+
+def aes256_gcm_seal(key: bytes, nonce: bytes, plaintext: bytes) -> bytes:
+    """Return ``ciphertext tag(16)`` under AES-256-GCM (NIST SP 800-38D), as WebCrypto arranges it.
+
+    For telefon's account file only. A nonce that serves twice under one key gives away the authentication key, and 12
+    bytes are too few to be drawn at random often: so each key is made for one file, from a salt of its own.
+
+    Raises:
+        BadKey: a key that has not 32 bytes, or a nonce that has not 12.
+    """
+    return _aes256_gcm(key, nonce).encrypt(nonce, plaintext, None)
+
+
+def aes256_gcm_open(key: bytes, nonce: bytes, ciphertext: bytes) -> bytes:
+    """Return what :func:`aes256_gcm_seal` sealed. For telefon's account file only.
+
+    Raises:
+        BadKey: a key that has not 32 bytes, or a nonce that has not 12.
+        OpenError: for any other reason.
+    """
+    cipher = _aes256_gcm(key, nonce)
+    if len(ciphertext) < AES_GCM_TAG_SIZE:
+        raise OpenError
+    try:
+        return cipher.decrypt(nonce, ciphertext, None)
+    except InvalidTag:
+        raise OpenError from None
+
+
+def pbkdf2_hmac_sha256(passphrase: bytes, salt: bytes, iterations: int) -> bytes:
+    """Return the 32-byte key of a passphrase by PBKDF2 with HMAC-SHA-256 (RFC 8018 §5.2).
+
+    For telefon's account file only: it takes no memory, so that guessing is cheap on graphics cards. Whoever reads
+    `iterations` from a file bounds it first; ten million take some seconds.
+    """
+    return hashlib.pbkdf2_hmac("sha256", passphrase, salt, iterations, KEY_SIZE)
+
+
+def _aes256_gcm(key: bytes, nonce: bytes) -> AESGCM:
+    _check_size(key, KEY_SIZE, "an AES-256 key")  # AESGCM would take 16 and 24 as well
+    _check_size(nonce, AES_GCM_NONCE_SIZE, "an AES-GCM nonce")
+    return AESGCM(key)
 
 
 def _check_size(value: bytes, size: int, what: str) -> None:

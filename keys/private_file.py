@@ -80,7 +80,7 @@ def write_private(path: Path, content: bytes, *, overwrite: bool = False) -> Non
         KeyFileError: it exists and `overwrite` is not given, or it cannot be written.
     """
     try:
-        _make_directories(path.parent)
+        make_directories(path.parent)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         try:
             _write_new(temporary, content)
@@ -94,6 +94,23 @@ def write_private(path: Path, content: bytes, *, overwrite: bool = False) -> Non
         _sync_directory(path.parent)
     except (OSError, ValueError) as error:
         raise KeyFileError(f"cannot write {path}: {_reason(error)}") from None
+
+
+def make_directories(directory: Path) -> None:
+    """Make `directory` and those above it that are missing, each with mode 0700 whatever the umask, and make them last.
+
+    What exists is left as it is.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    if directory.is_dir():
+        return
+    make_directories(directory.parent)
+    with suppress(FileExistsError):  # made meanwhile; if it is a file, opening a file in it says so
+        directory.mkdir(_DIRECTORY_MODE)
+        directory.chmod(_DIRECTORY_MODE)
+        _sync_directory(directory.parent)
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -122,16 +139,6 @@ def _claim(temporary: Path, path: Path) -> None:
         except FileExistsError:
             raise _exists(path) from None
         temporary.replace(path)
-
-
-def _make_directories(directory: Path) -> None:
-    if directory.is_dir():
-        return
-    _make_directories(directory.parent)
-    with suppress(FileExistsError):  # made meanwhile; if it is a file, opening a file in it says so
-        directory.mkdir(_DIRECTORY_MODE)
-        directory.chmod(_DIRECTORY_MODE)
-        _sync_directory(directory.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -88,3 +88,17 @@ def test_an_empty_passphrase_is_refused() -> None:
 def test_typed_passphrases_have_one_form() -> None:
     composed = unicodedata.normalize("NFC", "Ü\u0301ber")
     assert pw.encode(unicodedata.normalize("NFD", composed)) == pw.encode(composed) == composed.encode()
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [("", "empty"), ("a" * 4097, "longer than 4096"), ("é" * 2049, "longer"), ("a\ud800", "not UTF-8")],
+)
+def test_typed_passphrases_that_cannot_serve(typed: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        pw.encode_typed(typed)
+
+
+@pytest.mark.parametrize("typed", [" ", "a" * 4096, "é" * 2048, "two words"])
+def test_typed_passphrases_that_can_serve(typed: str) -> None:
+    assert pw.encode_typed(typed) == pw.encode(typed)

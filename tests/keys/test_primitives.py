@@ -323,6 +323,58 @@ def test_a_keystream_hides_its_key() -> None:
             pickle.dumps(keystream, protocol)
 
 
+# --- Of a foreign file format ---------------------------------------------------------------------------------------
+
+AES_GCM = [  # McGrew and Viega's test cases 13, 14 and 15: key, nonce, plaintext, ciphertext and tag
+    ("00" * 32, "00" * 12, "", "530f8afbc74536b9a963b4f1c4cb738b"),
+    ("00" * 32, "00" * 12, "00" * 16, "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"),
+    (
+        "feffe9928665731c6d6a8f9467308308" * 2,
+        "cafebabefacedbaddecaf888",
+        "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+        "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b391aafd255",
+        "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+        "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662898015adb094dac5d93471bdec1a502270e3cc6c",
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "nonce", "plaintext", "sealed"), AES_GCM)
+def test_aes256_gcm(key: str, nonce: str, plaintext: str, sealed: str) -> None:
+    assert p.aes256_gcm_seal(unhex(key), unhex(nonce), unhex(plaintext)).hex() == sealed
+    assert p.aes256_gcm_open(unhex(key), unhex(nonce), unhex(sealed)).hex() == plaintext
+
+
+def test_aes256_gcm_does_not_open_what_was_changed() -> None:
+    sealed = p.aes256_gcm_seal(b"k" * 32, b"n" * 12, b"content")
+    for i in range(len(sealed)):
+        with pytest.raises(OpenError):
+            p.aes256_gcm_open(b"k" * 32, b"n" * 12, sealed[:i] + bytes([sealed[i] ^ 1]) + sealed[i + 1 :])
+        with pytest.raises(OpenError):
+            p.aes256_gcm_open(b"k" * 32, b"n" * 12, sealed[:i])
+    for key, nonce in ((b"j" * 32, b"n" * 12), (b"k" * 32, b"m" * 12)):
+        with pytest.raises(OpenError):
+            p.aes256_gcm_open(key, nonce, sealed)
+
+
+@pytest.mark.parametrize(("key", "nonce"), [(16, 12), (24, 12), (0, 12), (32, 11), (32, 13), (32, 0)])
+def test_aes256_gcm_takes_keys_of_32_bytes_and_nonces_of_12(key: int, nonce: int) -> None:
+    for call in (p.aes256_gcm_seal, p.aes256_gcm_open):
+        with pytest.raises(BadKey, match=f"has {32 if key != 32 else 12} bytes"):
+            call(bytes(key), bytes(nonce), bytes(16))
+
+
+@pytest.mark.parametrize(  # RFC 7914 §11, whose outputs have 64 bytes: ours are the first half
+    ("passphrase", "salt", "iterations", "key"),
+    [
+        (b"passwd", b"salt", 1, "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc"),
+        (b"Password", b"NaCl", 80000, "4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56"),
+    ],
+)
+def test_pbkdf2_hmac_sha256(passphrase: bytes, salt: bytes, iterations: int, key: str) -> None:
+    assert p.pbkdf2_hmac_sha256(passphrase, salt, iterations).hex() == key
+
+
 # --- Passphrases and randomness -------------------------------------------------------------------------------------
 
 
