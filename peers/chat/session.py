@@ -3,10 +3,10 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from keys.files import ClientKeys
 from peers.carrier import Carrier, CarrierOptions, Keeper
@@ -140,7 +140,7 @@ class Session:
             if reached(row):
                 return row
 
-    async def _or_failure(self, coroutine: "asyncio.coroutines.Coroutine[None, None, MessageRow]") -> MessageRow:
+    async def _or_failure(self, coroutine: Coroutine[Any, Any, MessageRow]) -> MessageRow:
         wanted = asyncio.create_task(coroutine)
         failing = None if self._keeper is None else asyncio.create_task(self._keeper.failure())
         try:

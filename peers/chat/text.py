@@ -16,10 +16,16 @@ def clean(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c for c in text if c in _KEPT or (unicodedata.category(c) not in _DROPPED and c not in BIDI_CONTROLS))
+    return "".join(
+        c for c in text if c in _KEPT or (unicodedata.category(c) not in _DROPPED and c not in BIDI_CONTROLS)
+    )
 
 
 def clean_line(text: str, limit: int | None = None) -> str:
     """Return `text` as one clean line, white space gathered, cut to `limit` characters with an ellipsis."""
     line = " ".join(clean(text).split())
     return line if limit is None or len(line) <= limit else line[: max(limit - 1, 0)] + "…"
+
+
+def _acts(character: str) -> bool:
+    return character in BIDI_CONTROLS or unicodedata.category(character) in _DROPPED

@@ -1,0 +1,24 @@
+"""A conversation through a real relay, from store to store."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peers.store import contacts, feed, messages
+from peers.store.messages import State
+from tests.peers.carrier.conversation import Person
+from tests.support.relay_process import RelayProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
+    running = RelayProcess(tmp_path_factory.mktemp("relay"))
+    yield running
+    running.check()
