@@ -94,8 +94,8 @@ _WHY: Final = {
 }
 
 _SELECT: Final = (
-    "SELECT f.message, f.contact, f.outgoing, f.file_id, m.uuid, m.text AS name, f.mime, f.size, f.chunk, f.digest, f.pull,"
-    " f.source, f.stamp, f.have, f.moved, f.state, f.reason, f.tries, f.ended"
+    "SELECT f.message, f.contact, f.outgoing, f.file_id, m.uuid, m.text AS name, f.mime, f.size, f.chunk, f.digest,"
+    " f.pull, f.source, f.stamp, f.have, f.moved, f.state, f.reason, f.tries, f.ended"
     " FROM files f JOIN messages m ON m.id = f.message"
 )
 
@@ -104,7 +104,7 @@ def select(db: sqlite3.Connection, where: str, *arguments: object) -> list[FileR
     """Return files by a condition, which is text of ours alone (``f`` the file, ``m`` its message)."""
     return [
         FileRow(**{**dict(r), "outgoing": bool(r["outgoing"]), "pull": bool(r["pull"]), "ended": bool(r["ended"])})
-        for r in db.execute(f"{_SELECT} WHERE {where}", arguments)  # noqa: S608
+        for r in db.execute(f"{_SELECT} WHERE {where}", arguments)
     ]
 
 

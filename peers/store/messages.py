@@ -219,7 +219,10 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
             " JOIN messages m ON m.id = c.message"
             # An edit of what is not acknowledged waits: the text itself, sent again, has the new words already, but
             # whether these or the old ones arrived only its acknowledgement can end.
-            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3)) ORDER BY m.id LIMIT ?",
+            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3))"
+            # "Read" says "delivered": of a file that is not whole it would make its sender stop.
+            " AND (c.kind != 'read' OR m.kind != 'file'"
+            " OR EXISTS (SELECT 1 FROM files f WHERE f.message = m.id AND f.state = 'done')) ORDER BY m.id LIMIT ?",
             (contact, limit),
         )
     ]
