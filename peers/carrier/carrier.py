@@ -74,7 +74,7 @@ class Carrier:
     async def __aexit__(self, *exc: object) -> None:
         task = self._task
         if self._client.is_connected and not task.done():
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, NotConnected):
                 async with asyncio.timeout(_LEAVE):
                     await self._incoming.settled()
                     await self._client.barrier()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from peers.store.contacts import ContactRow
     from peers.store.messages import MessageRow
+    from tests.support.cutting import CuttingProxy
     from tests.support.relay_process import RelayProcess
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Person:
         self.store = open_store(directory / f"{name}.db")
         self._now = 0
 
-    def at(self, relay: RelayProcess, options: CarrierOptions | None = None) -> Carrier:
+    def at(self, relay: RelayProcess | CuttingProxy, options: CarrierOptions | None = None) -> Carrier:
         return Carrier(self.store, self.keys, RelayCard(relay.public, relay.url), options)
 
     def now(self) -> int:
