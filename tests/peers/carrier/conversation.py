@@ -33,7 +33,8 @@ class Person:
         directory.mkdir(exist_ok=True)
         self.keys = ClientKeys(Identity.generate(), name)
         self.directory = directory
-        self.store = open_store(directory / f"{name}.db")
+        self.path = directory / f"{name}.db"
+        self.store = open_store(self.path)
         self._now = 0
 
     def at(self, relay: RelayProcess | CuttingProxy, options: CarrierOptions | None = None) -> Carrier:
