@@ -4,6 +4,7 @@
     token_file = "relay.token"      optional: where the relay's admission token is; relative to the profile
     auto_accept = 67108864          optional: bytes up to which offered files are taken unasked; 0 is never
     wake = true                     optional: whether to ask for a push to people who are not there
+    read_receipts = true            optional: whether people are told what was read
 
 Reading is strict: an unknown key, a wrong type or value are errors that name the file and the key, and no content.
 """
@@ -40,6 +41,7 @@ class ProfileSettings:
         token_file: where its admission token is, if it asks for one; relative to the directory of the profile.
         auto_accept: bytes up to which offered files are taken unasked; 0 is never.
         wake: whether to ask for a push to people who are not there.
+        read_receipts: whether people are told what was read.
 
     Raises:
         ProfileError: a value that cannot be used.
@@ -49,6 +51,7 @@ class ProfileSettings:
     token_file: Path | None = None
     auto_accept: int = AUTO_ACCEPT
     wake: bool = True
+    read_receipts: bool = True
 
     def __post_init__(self) -> None:
         if self.token_file is not None:
@@ -85,7 +88,9 @@ def read_settings(path: Path) -> ProfileSettings:
     for key in values:
         # A secret pasted before the equals sign is a key too.
         name = key if _KEY.fullmatch(key) else "one with another name"
-        raise ProfileError(f"{path}: unknown key: {name}; there are relay, token_file, auto_accept and wake")
+        raise ProfileError(
+            f"{path}: unknown key: {name}; there are relay, token_file, auto_accept, wake and read_receipts"
+        )
     return settings
 
 
@@ -98,7 +103,11 @@ def write_settings(path: Path, settings: ProfileSettings) -> None:
     fields: dict[str, Any] = {"relay": settings.relay.text}
     if settings.token_file is not None:
         fields["token_file"] = str(settings.token_file)
-    fields |= {"auto_accept": settings.auto_accept, "wake": settings.wake}
+    fields |= {
+        "auto_accept": settings.auto_accept,
+        "wake": settings.wake,
+        "read_receipts": settings.read_receipts,
+    }
     try:
         write_private(path, (_HEAD + tomli_w.dumps(fields)).encode(), overwrite=True)
     except KeyFileError as error:
@@ -126,11 +135,13 @@ def _settings(values: dict[str, Any]) -> ProfileSettings:
     token_file = _take(values, "token_file", str, "a string")
     auto_accept = _take(values, "auto_accept", int, "a whole number of bytes")
     wake = _take(values, "wake", bool, "true or false")
+    read_receipts = _take(values, "read_receipts", bool, "true or false")
     return ProfileSettings(
         relay=RelayCard.parse(card),
         token_file=None if token_file is None else Path(token_file),
         auto_accept=AUTO_ACCEPT if auto_accept is None else auto_accept,
         wake=True if wake is None else wake,
+        read_receipts=True if read_receipts is None else read_receipts,
     )
 
 

@@ -28,6 +28,7 @@ def path(tmp_path: Path) -> Path:
         (RELAY, ProfileSettings(CARD)),
         (RELAY, ProfileSettings(CARD, None, 64 << 20, wake=True)),
         (f"# ours\nauto_accept = 0\nwake = false\n{RELAY}", ProfileSettings(CARD, None, 0, wake=False)),
+        (f"{RELAY}read_receipts = false", ProfileSettings(CARD, read_receipts=False)),
         (f'{RELAY}token_file = "a b.token"', ProfileSettings(CARD, Path("a b.token"))),
         (f"relay = ' {CARD.text}\t'\r\ntoken_file = '/run/secrets/t'", ProfileSettings(CARD, Path("/run/secrets/t"))),
     ],
@@ -52,10 +53,14 @@ def test_what_is_read(path: Path, content: str, expected: ProfileSettings) -> No
         (RELAY + "auto_accept = 9223372036854775808", "auto_accept must be between 0 and"),
         (RELAY + "wake = 1", "wake must be true or false"),
         (RELAY + 'wake = "yes"', "wake must be true or false"),
+        (RELAY + "read_receipts = 0", "read_receipts must be true or false"),
         (RELAY + "token_file = 1", "token_file must be a string"),
         (RELAY + 'token_file = ""', "token_file must name a file"),
         (RELAY + 'token_file = "a\\u0000"', "token_file must name a file"),
-        (RELAY + "wakes = true", "unknown key: wakes; there are relay, token_file, auto_accept and wake"),
+        (
+            RELAY + "wakes = true",
+            "unknown key: wakes; there are relay, token_file, auto_accept, wake and read_receipts",
+        ),
         (RELAY + "[relays]", "unknown key: relays"),
         (RELAY + f"{'secret' * 9} = 1", "unknown key: one with another name"),
         (RELAY + '"secret pass" = 1', "unknown key: one with another name"),
@@ -92,7 +97,11 @@ NAMES = (
 
 
 @settings(deadline=None)
-@given(st.builds(ProfileSettings, st.just(CARD), st.none() | NAMES, st.integers(0, (1 << 63) - 1), st.booleans()))
+@given(
+    st.builds(
+        ProfileSettings, st.just(CARD), st.none() | NAMES, st.integers(0, (1 << 63) - 1), st.booleans(), st.booleans()
+    )
+)
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, written: ProfileSettings) -> None:
     path = tmp_path_factory.mktemp("profile") / "profile.toml"
     write_settings(path, written)
