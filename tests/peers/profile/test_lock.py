@@ -100,13 +100,22 @@ def test_kill_9_gives_it_back(path: Path) -> None:
         lock.release()
 
 
-def test_programs_that_are_started_do_not_keep_it(path: Path) -> None:
-    lock = ProfileLock(path)
-    assert lock.acquire()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as process:
-        lock.release()
+def test_a_program_that_the_holder_started_does_not_keep_it(path: Path) -> None:
+    child = "import sys; print('started', flush=True); sys.stdin.read()"
+    started = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}], close_fds=False).wait()\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER.replace("sys.stdin.read()", started), str(path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:  # the child lives until its stdin, which is the holder's, is closed here
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"True\n"
+        assert process.stdout.readline() == b"started\n"
+        process.kill()
+        assert process.wait(timeout=60) == -signal.SIGKILL
         assert ProfileLock(path).acquire()
-        process.communicate(b"\n", timeout=60)
 
 
 def in_a_child(lock: ProfileLock) -> int:
