@@ -62,6 +62,7 @@ class Carrier:
         self._store = store
         self._outgoing = Outgoing(self._post)
         self._incoming = Incoming(self._post)
+        self._noticed: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._store.write(_begin, self._post.now())
@@ -221,6 +222,12 @@ class Carrier:
         else:
             # At once, and not by way of the feed: what they say may be the next packet.
             await self._reload(row.id)
+
+    async def _notice(self, text: str) -> None:
+        """Tell the user, once: whoever causes it can do so again and again."""
+        if text not in self._noticed:
+            self._noticed.add(text)
+            await self._store.write(feed.add, self._post.now(), Kind.NOTICE, detail=text)
 
     # --- Lanes --------------------------------------------------------------------------------------------------------
 

@@ -31,12 +31,12 @@ _ANSWERS: Final = 1024
 
 
 class Incoming:
-    """Takes packets in order. Their writes are put in line at once and answered in that order once they are committed,
-    so that many packets share one commit."""
+    """Takes packets in order. Their writes are put in line at once, and answered in that order once they are committed:
+    so many packets share one commit, which on a memory card takes longer than all else."""
 
     def __init__(self, post: Post) -> None:
         self._post = post
-        self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body]] = asyncio.Queue(_ANSWERS)
+        self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body | None]] = asyncio.Queue(_ANSWERS)
 
     async def take(self, event: PeerPacket) -> None:
         """Take one packet. What does not open, or makes no sense, is dropped: the relay could have made it up."""
@@ -59,7 +59,7 @@ class Incoming:
         while True:
             written, lane, answer = await self._answers.get()
             try:
-                if await written:
+                if await written and answer is not None:
                     await self._post.send(lane, answer)
             except NotConnected:
                 pass  # they send it again, and it is acknowledged then
@@ -77,7 +77,8 @@ class Incoming:
                 await self._then(post.store.submit(_received, post.now(), contact, uuid, text), lane, DeliveryAck(uuid))
             case DeliveryAck(uuid) | ReadAck(uuid):
                 read = isinstance(body, ReadAck)
-                await post.store.write(messages.acknowledged, post.now(), contact, uuid, read=read)
+                written = post.store.submit(_acknowledged, post.now(), contact, uuid, read=read)
+                await self._then(written, lane, None)
                 if lane.acknowledged(uuid):
                     lane.patience = post.options.resend
                     post.stirred.set()
@@ -102,16 +103,21 @@ class Incoming:
         if found is None or found[0] is not lane or not isinstance(found[1], ChangeTag):
             return
         tag = found[1]
-        await self._post.store.write(messages.change_settled, tag.message, tag.revision)
+        await self._post.store.write(messages.changes_settled, [(tag.message, tag.revision)])
         lane.changes.pop(tag.message, None)
 
-    async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body) -> None:
+    async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body | None) -> None:
         await self._answers.put((written, lane, answer))
 
 
 def _received(db: Connection, now: int, contact: int, uuid: bytes, text: str) -> bool:
     messages.receive(db, now, contact, uuid, text)
     return True  # acknowledged also if it was here before: then the last acknowledgement was lost
+
+
+def _acknowledged(db: Connection, now: int, contact: int, uuid: bytes, *, read: bool) -> bool:
+    messages.acknowledged(db, now, contact, uuid, read=read)
+    return True
 
 
 def _deleted(db: Connection, now: int, contact: int, nonce: bytes, uuid: bytes) -> bool:

@@ -273,9 +273,9 @@ def change_tried(db: sqlite3.Connection, message: int, revision: int) -> None:
     db.execute("UPDATE changes SET tries = tries + 1 WHERE message = ? AND revision = ?", (message, revision))
 
 
-def change_settled(db: sqlite3.Connection, message: int, revision: int) -> None:
-    """Forget a change that arrived, unless it was overtaken by another meanwhile."""
-    db.execute("DELETE FROM changes WHERE message = ? AND revision = ?", (message, revision))
+def changes_settled(db: sqlite3.Connection, changes: Iterable[tuple[int, int]]) -> None:
+    """Forget changes that arrived, ``(message, revision)``, but for those that were overtaken by others meanwhile."""
+    db.executemany("DELETE FROM changes WHERE message = ? AND revision = ?", changes)
 
 
 # --- What they say ----------------------------------------------------------------------------------------------------
