@@ -36,7 +36,7 @@ class Incoming:
 
     def __init__(self, post: Post) -> None:
         self._post = post
-        self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body | None]] = asyncio.Queue(_ANSWERS)
+        self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body]] = asyncio.Queue(_ANSWERS)
 
     async def take(self, event: PeerPacket) -> None:
         """Take one packet. What does not open, or makes no sense, is dropped: the relay could have made it up."""
@@ -59,7 +59,7 @@ class Incoming:
         while True:
             written, lane, answer = await self._answers.get()
             try:
-                if await written and answer is not None:
+                if await written:
                     await self._post.send(lane, answer)
             except NotConnected:
                 pass  # they send it again, and it is acknowledged then
@@ -77,11 +77,8 @@ class Incoming:
                 await self._then(post.store.submit(_received, post.now(), contact, uuid, text), lane, DeliveryAck(uuid))
             case DeliveryAck(uuid) | ReadAck(uuid):
                 read = isinstance(body, ReadAck)
-                written = post.store.submit(_acknowledged, post.now(), contact, uuid, read=read)
-                await self._then(written, lane, None)
-                if lane.acknowledged(uuid):
-                    lane.patience = post.options.resend
-                    post.stirred.set()
+                noted = post.store.submit(messages.acknowledged, post.now(), contact, uuid, read=read)
+                noted.add_done_callback(lambda done: self._acknowledged(done, lane, uuid))
             case Edit(uuid, text):
                 written = post.store.submit(messages.receive_edit, post.now(), contact, nonce, uuid, text)
                 await self._then(written, lane, ChangeAck(nonce))
@@ -97,6 +94,12 @@ class Incoming:
             case _:
                 pass  # of no concern to us: another program's codes
 
+    def _acknowledged(self, noted: "asyncio.Future[None]", lane: Lane, uuid: bytes) -> None:
+        # Off the way only now: until the commit the store has it as one that is to be sent.
+        if not noted.cancelled() and noted.exception() is None and lane.acknowledged(uuid):
+            lane.patience = self._post.options.resend
+            self._post.stirred.set()
+
     async def _changed(self, lane: Lane, nonce: bytes) -> None:
         found = self._post.tag_of(nonce)
         # The nonce must be one of a packet to this very contact: nobody answers for another.
@@ -106,18 +109,13 @@ class Incoming:
         await self._post.store.write(messages.changes_settled, [(tag.message, tag.revision)])
         lane.changes.pop(tag.message, None)
 
-    async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body | None) -> None:
+    async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body) -> None:
         await self._answers.put((written, lane, answer))
 
 
 def _received(db: Connection, now: int, contact: int, uuid: bytes, text: str) -> bool:
     messages.receive(db, now, contact, uuid, text)
     return True  # acknowledged also if it was here before: then the last acknowledgement was lost
-
-
-def _acknowledged(db: Connection, now: int, contact: int, uuid: bytes, *, read: bool) -> bool:
-    messages.acknowledged(db, now, contact, uuid, read=read)
-    return True
 
 
 def _deleted(db: Connection, now: int, contact: int, nonce: bytes, uuid: bytes) -> bool:
