@@ -185,8 +185,9 @@ class RelayClient:
     async def barrier(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - part of the interface
         """Return when the relay has read all that was sent before.
 
-        What it answered to that, each `Undelivered`, is among the events then, unless their queue is full. Not for the
-        task that takes the events: if they are many, the answer lies behind those that it does not take meanwhile.
+        So nothing of it dies with our socket any more. An `Undelivered` may still come later, for the relay answers pings
+        at once and seals its refusals when it has time; they keep their order among themselves. Not for the task that
+        takes the events: the answer lies behind those that it does not take meanwhile.
 
         Raises:
             NotConnected: there is no session, or it ended meanwhile.
