@@ -32,6 +32,7 @@ from peers.client import (
     WrongRelayKeys,
 )
 from tests.peers.client.scripted import WAIT, eventually, expect, until
+from tests.support.certificates import make_certificate, trusting
 from tests.support.clients import run_async
 
 if TYPE_CHECKING:
@@ -149,6 +150,23 @@ async def test_tokens(start_relay: Callable[..., RelayProcess]) -> None:
         async with client(relay, token=token) as stranger:
             with pytest.raises(NotAdmitted, match="token"):
                 await stranger.connected(WAIT)
+
+
+@run_async
+async def test_tls(start_relay: Callable[..., RelayProcess], tmp_path: Path) -> None:
+    files, others = make_certificate(tmp_path), make_certificate(tmp_path, "others")
+    relay = start_relay(arguments=["--tls-cert", str(files.chain), "--tls-key", str(files.key)])
+    where, ours = RelayCard(relay.public, relay.url), Identity.generate()
+    async with RelayClient(ours, where, ClientOptions(ssl=trusting(files))) as trusts:
+        await expect(trusts, Connected)
+        packet = bytes(900_000)
+        await trusts.send(ours.id, packet)
+        assert (await expect(trusts, PeerPacket)).packet == packet
+    for context in (trusting(others), None):
+        async with RelayClient(ours, where, ClientOptions(ssl=context)) as doubts:
+            lost = await expect(doubts, Disconnected)
+            assert lost.reason is Reason.TLS
+            assert "self-signed certificate" in lost.text
 
 
 @run_async

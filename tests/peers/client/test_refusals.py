@@ -78,8 +78,9 @@ async def refused(client: RelayClient, kind: type[RelayRefused]) -> RelayRefused
             await client.connected(WAIT)
         with pytest.raises(kind):
             await next_event(client)  # and so at every later call
-        with pytest.raises(NotConnected):
+        with pytest.raises(NotConnected) as unsent:
             await client.send(b"target_8", bytes(200))
+        assert str(caught.value) in str(unsent.value)
     return caught.value
 
 
