@@ -104,6 +104,22 @@ async def test_a_frame_that_does_not_verify_ends_the_session_and_is_counted() ->
 
 
 @run_async
+async def test_who_meddles_is_not_come_back_to_soon() -> None:
+    async def meddle(at: Connection) -> None:
+        await at.welcome()
+        await at.deliver(b"target_8", bytes(104))
+        await at.ws.send(b"no frame")
+        await at.stay()
+
+    # The dice always show the most, and every nonce is the same: nothing of this is ever sealed for anybody.
+    async with ScriptedRelay(meddle) as relay:
+        options = ClientOptions(backoff_min=0.001, backoff_max=0.05)
+        async with RelayClient(Identity.generate(), relay.card, options, random=lambda size: b"\xff" * size) as client:
+            delays = [round((await until(client, Disconnected)).retry_in, 4) for _ in range(7)]
+    assert delays == [0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
+
+
+@run_async
 async def test_mutations_of_every_command_are_never_delivered() -> None:
     chance = random.Random(SEED)
     rounds = 30

@@ -21,21 +21,26 @@ async def welcome_and_stay(at: Connection) -> None:
 
 
 class Deaf:
-    """A relay that lets in, and then neither reads nor says anything: half of a connection."""
+    """A relay that lets in, says so many things, and then neither reads nor says anything: half of a connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, says: int = 0) -> None:
         self.over = asyncio.Event()
+        self.says = says
 
     async def __call__(self, at: Connection) -> None:
         await at.welcome()
+        for _ in range(self.says):
+            await at.deliver(TARGET, bytes(104))
         at.ws.transport.pause_reading()
         await self.over.wait()
         at.ws.transport.abort()
 
 
-async def fill(client: RelayClient) -> None:
+async def fill(client: RelayClient, sent: list[int] | None = None) -> None:
     while True:
         await client.send(TARGET, LARGE)
+        if sent is not None:
+            sent.append(1)
 
 
 @run_async
@@ -86,9 +91,13 @@ async def test_sends_into_a_dead_connection_end() -> None:
 @run_async
 async def test_and_also_when_events_are_not_taken() -> None:
     """Nothing is read then, so that silence proves nothing; but nothing goes out either."""
-    deaf = Deaf()
+    deaf = Deaf(says=3)
     async with ScriptedRelay(deaf) as relay, relay.client(liveness=0.3, queue=1) as client:
-        await client.connected(WAIT)  # its event fills the queue
+        await client.connected(WAIT)
+        link = client._link
+        assert link is not None
+        await expect(client, Connected)
+        await eventually(lambda: len(client._inbox) == 1 and not link._reading, "the queue is not full")
         with pytest.raises(NotConnected):
             await asyncio.wait_for(fill(client), WAIT)
         deaf.over.set()
@@ -101,10 +110,13 @@ async def test_the_end_does_not_wait_for_a_dead_connection() -> None:
         async with asyncio.timeout(WAIT):
             async with relay.client() as client:
                 await client.connected(WAIT)
-                filling = asyncio.create_task(fill(client))
-                await eventually(lambda: client._link is not None and unsent(client) > 0, "the socket is not full")
+                sent: list[int] = []
+                filling = asyncio.create_task(fill(client, sent))
+                await eventually(lambda: unsent(client) > len(LARGE) // 2, "the socket is not full")
+                before = len(sent)
             with pytest.raises(NotConnected):
                 await filling
+            assert len(sent) == before, "one that waited for room is not said to be sent"
         deaf.over.set()
 
 
