@@ -15,6 +15,7 @@ from keys.primitives import random_bytes
 from peers.store import contacts, feed, file_rows
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
+from peers.store.words import wanted
 from wire.peer_commands import TEXT_MAX, UUID_SIZE
 
 MessageKind = Literal["text", "file", "call"]
@@ -157,12 +158,13 @@ def delete(db: sqlite3.Connection, now: int, message: int, *, for_both: bool) ->
         db.execute("DELETE FROM changes WHERE message = ? AND kind != 'delete'", (message,))
 
 
-def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, tell: bool = True) -> int:
-    """Mark a contact's messages up to a row as seen by us; with `tell`, say so to them. Returns how many were new."""
+def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, since: int = 0, tell: bool = True) -> int:
+    """Mark a contact's messages up to a row, or those from `since` to it, as seen by us; with `tell`, say so to them.
+    Returns how many were new."""
     rows = db.execute(
-        "UPDATE messages SET read_at = ?, state = ? WHERE contact = ? AND outgoing = 0 AND read_at IS NULL AND id <= ?"
-        " RETURNING id, kind, deleted_at",
-        (now, State.READ, contact, up_to),
+        "UPDATE messages SET read_at = ?, state = ? WHERE contact = ? AND outgoing = 0 AND read_at IS NULL"
+        " AND id BETWEEN ? AND ? RETURNING id, kind, deleted_at",
+        (now, State.READ, contact, since, up_to),
     ).fetchall()
     for row in rows:
         if tell and row[1] != "call" and row[2] is None:
@@ -277,9 +279,9 @@ def change_tried(db: sqlite3.Connection, message: int, revision: int) -> None:
     db.execute("UPDATE changes SET tries = tries + 1 WHERE message = ? AND revision = ?", (message, revision))
 
 
-def change_settled(db: sqlite3.Connection, message: int, revision: int) -> None:
-    """Forget a change that arrived, unless it was overtaken by another meanwhile."""
-    db.execute("DELETE FROM changes WHERE message = ? AND revision = ?", (message, revision))
+def changes_settled(db: sqlite3.Connection, changes: Iterable[tuple[int, int]]) -> None:
+    """Forget changes that arrived, ``(message, revision)``, but for those that were overtaken by others meanwhile."""
+    db.executemany("DELETE FROM changes WHERE message = ? AND revision = ?", changes)
 
 
 # --- What they say ----------------------------------------------------------------------------------------------------
@@ -297,16 +299,16 @@ def receive(
 def receive_edit(db: sqlite3.Connection, now: int, contact: int, nonce: bytes, uuid: bytes, text: str) -> bool:
     """Take other words for a text of theirs; False if there is no such message (yet): it must be told again.
 
-    Only its author can change a message, and each packet does so once.
+    Only its author can change a message, and each packet does so once. What is no text has no words: nothing happens.
     """
     if not first_time(db, contact, nonce):
         return True
     row = _theirs(db, contact, uuid)
-    if row is None or row.kind != "text":
+    if row is None:
         # Nothing happened, so the nonce is not used up: the same packet may come again once the text is here.
         db.execute("DELETE FROM nonces WHERE contact = ? AND nonce = ?", (contact, nonce))
         return False
-    if row.deleted_at is None and row.text != text:
+    if row.kind == "text" and row.deleted_at is None and row.text != text:
         db.execute("UPDATE messages SET text = ?, edited_at = ? WHERE id = ?", (text, now, row.id))
         feed.add(db, now, Kind.EDITED, contact=contact, message=row.id)
     return True
@@ -373,15 +375,27 @@ def history(
 def search(
     db: sqlite3.Connection, words: str, *, contact: int | None = None, limit: int = PAGE, before: int | None = None
 ) -> list[MessageRow]:
-    """Return the newest messages that hold all of these words or beginnings of words, the newest first."""
-    query = " ".join(f'"{word.replace(chr(34), chr(34) * 2)}"*' for word in words.split())
-    if not query:
+    """Return the newest messages that hold all of these words or beginnings of words, the newest first.
+
+    Case and accents do not matter. See :mod:`peers.store.words` for signs and for scripts without spaces.
+    """
+    query, literals = wanted(words)
+    if not query and not literals:
         return []
+    tables = "messages_text t JOIN messages m ON m.id = t.rowid" if query else "messages m"
+    conditions = ["m.id < ?", "m.deleted_at IS NULL"]
+    values: list[str | int] = [2**62 if before is None else before]
+    if query:
+        conditions += ["messages_text MATCH ?", "t.rowid < ?"]
+        values += [query, values[0]]
+    if contact is not None:
+        conditions.append("m.contact = ?")
+        values.append(contact)
+    conditions += ["instr(lower(m.text), ?) > 0"] * len(literals)
+    order = "t.rowid" if query else "m.id"
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM messages_text t JOIN messages m ON m.id = t.rowid"  # noqa: S608
-        " WHERE messages_text MATCH ? AND t.rowid < ? AND (?3 IS NULL OR m.contact = ?3) AND m.deleted_at IS NULL"
-        " ORDER BY t.rowid DESC LIMIT ?",
-        (query, 2**62 if before is None else before, contact, limit),
+        f"SELECT {_COLUMNS} FROM {tables} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT ?",  # noqa: S608
+        (*values, *literals, limit),
     ).fetchall()
     return [_row(row) for row in rows]
 
@@ -446,12 +460,9 @@ def _erase(db: sqlite3.Connection, now: int, row: MessageRow) -> None:
 def _tell(db: sqlite3.Connection, row: MessageRow, kind: Literal["edit", "delete"]) -> None:
     if not _exposed(db, row.id):
         return  # it never left us, so the peer cannot have it: it goes out as it is now, or not at all
-    # A deletion is never undone by a later edit; the revision makes an answer to what came before count for nothing.
-    db.execute(
-        "INSERT INTO changes (message, kind) VALUES (?, ?) ON CONFLICT (message) DO UPDATE SET"
-        " kind = excluded.kind, revision = revision + 1, tries = 0",
-        (row.id, kind),
-    )
+    # A deletion is never undone by a later edit, for what is deleted cannot be edited. The revision is a new one, also
+    # if the change before was settled: a second answer to that one may still be on its way.
+    db.execute("REPLACE INTO changes (message, kind) VALUES (?, ?)", (row.id, kind))
 
 
 def _exposed(db: sqlite3.Connection, message: int) -> bool:
