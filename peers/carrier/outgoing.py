@@ -81,9 +81,11 @@ class Outgoing:
         post = self._post
         # Committed before the first byte leaves: were it the other way round, a kill in between would leave a message
         # that the peer has and that an edit here would treat as never sent.
-        await post.store.write(messages.mark_sent, post.now(), [_message(row) for row in rows])
+        still = await post.store.write(messages.mark_sent, post.now(), [_message(row) for row in rows])
         for row in rows:
             message = _message(row)
+            if message not in still:
+                continue
             lane.on_way[message] = Sent(row.uuid, post.clock() + lane.patience)
             if isinstance(row, FileRow):
                 self._transfers.offered(lane, row)

@@ -230,15 +230,24 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
     ]
 
 
-def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
-    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived."""
+def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> set[int]:
+    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
+
+    Returns those that are to be sent: another may have been acknowledged or deleted since it was looked for.
+    """
+    still = set()
     for message in messages:
+        if db.execute(
+            "SELECT 1 FROM messages WHERE id = ? AND state < 2 AND deleted_at IS NULL", (message,)
+        ).fetchone():
+            still.add(message)
         row = db.execute(
             "UPDATE messages SET state = 1, exposed = 1 WHERE id = ? AND outgoing = 1 AND state = 0 RETURNING contact",
             (message,),
         ).fetchone()
         if row is not None:
             feed.add(db, now, Kind.STATE, contact=row[0], message=message, detail="sent")
+    return still
 
 
 def mark_queued(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
