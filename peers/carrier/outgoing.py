@@ -84,14 +84,15 @@ class Outgoing:
         still = await post.store.write(messages.mark_sent, post.now(), [_message(row) for row in rows])
         for row in rows:
             message = _message(row)
-            if message not in still:
+            text = still.get(message)
+            if text is None:
                 continue
             lane.on_way[message] = Sent(row.uuid, post.clock() + lane.patience)
             if isinstance(row, FileRow):
                 self._transfers.offered(lane, row)
                 await post.send(lane, _offer(row), MessageTag(message))
             else:
-                await post.send(lane, Text(row.uuid, row.text), MessageTag(message))
+                await post.send(lane, Text(text.uuid, text.text), MessageTag(message))
 
     async def _tell(self, lane: Lane) -> None:
         post, now = self._post, self._post.clock()

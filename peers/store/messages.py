@@ -230,17 +230,21 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
     ]
 
 
-def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> set[int]:
+def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
     """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
 
-    Returns those that are to be sent: another may have been acknowledged or deleted since it was looked for.
+    Returns those that are to be sent, as they are to be sent: since they were looked for, one may have been acknowledged
+    or deleted, or have got other words, of which nobody will be told as it had not left us yet.
     """
-    still = set()
+    still = {}
     for message in messages:
-        if db.execute(
-            "SELECT 1 FROM messages WHERE id = ? AND state < 2 AND deleted_at IS NULL", (message,)
-        ).fetchone():
-            still.add(message)
+        found = db.execute(
+            f"SELECT {_COLUMNS} FROM messages m WHERE id = ? AND state < 2 AND deleted_at IS NULL",  # noqa: S608
+            (message,),
+        ).fetchone()
+        if found is None:
+            continue
+        still[message] = _row(found)
         row = db.execute(
             "UPDATE messages SET state = 1, exposed = 1 WHERE id = ? AND outgoing = 1 AND state = 0 RETURNING contact",
             (message,),
