@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from peers.carrier.arrival import WINDOW_MAX, WINDOW_MIN, Arrival
-from peers.carrier.disk import Part, remove_stored, room
+from peers.carrier.disk import Part, make_directory, remove_stored, room
 from peers.carrier.lane import FileTag, Lane
 from peers.carrier.post import Post
 from peers.client import NotConnected
@@ -65,6 +65,9 @@ class Receiving:
         policy = Policy(post.options.auto_accept, await self._free())
         taken, row = await post.store.write(file_steps.receive_offer, post.now(), lane.row.id, nonce, offer, policy)
         if row is not None and row.state == "moving":
+            if row.pull:
+                # At once, though its turn may come much later: or it would be sent unasked.
+                await self._answer(lane, FileWant(row.file_id, 0, 0))
             arrival = self._arrivals.get(row.message)
             if arrival is None:
                 await self._begin(row)
@@ -133,7 +136,7 @@ class Receiving:
 
     async def load(self) -> None:
         """Go on with what is in the store."""
-        await asyncio.to_thread(self._files_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(make_directory, self._files_dir)
         await self._sweep()
         for row in await self._post.store.read(file_steps.to_receive):
             await self._begin(row)
@@ -309,8 +312,8 @@ class Receiving:
     async def _sweep(self) -> None:
         gone = await self._post.store.read(file_rows.to_discard)
         if gone:
-            await asyncio.to_thread(remove_stored, self._files_dir, gone)
-            await self._post.store.write(file_rows.discarded, gone)
+            removed = await asyncio.to_thread(remove_stored, self._files_dir, gone)
+            await self._post.store.write(file_rows.discarded, removed)
 
     # --- Within: asking -----------------------------------------------------------------------------------------------
 

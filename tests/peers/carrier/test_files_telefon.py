@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,11 +11,12 @@ import pytest
 
 from keys.identity import Identity
 from peers.carrier import CarrierOptions, sending
+from peers.carrier.departure import Departure
 from peers.client import ClientOptions
 from peers.store import contacts, feed, file_rows, files, messages
 from peers.store.feed import Kind
 from peers.store.messages import State
-from tests.peers.carrier.conversation import Person
+from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.carrier.moving import CHUNK, MIB, left, make, offer, until_over, until_removed
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.support.clients import run_async
@@ -145,7 +147,16 @@ async def test_whoever_went_is_sent_all_of_it_when_they_are_back(
 
 
 @run_async
-async def test_a_slow_one_is_sent_from_where_the_relay_refused(alice: Person, theirs: Identity, tmp_path: Path) -> None:
+async def test_a_slow_one_is_sent_from_where_the_relay_refused(
+    alice: Person, theirs: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, original = asyncio.Event(), Departure.refused
+
+    def noted(departure: Departure, index: int) -> None:
+        original(departure, index)
+        refused.set()
+
+    monkeypatch.setattr(Departure, "refused", noted)
     contact = await added(alice, theirs)
     content = make(tmp_path / "a.bin", 48 * MIB)
     (tmp_path / "relay").mkdir()
@@ -157,12 +168,8 @@ async def test_a_slow_one_is_sent_from_where_the_relay_refused(alice: Person, th
         row = await offer(alice, contact, tmp_path / "a.bin")
         came: dict[int, bytes] = {}
         offers = 0
-        # Nothing is taken, and so nothing read, until the relay has refused something: then this stops moving.
-        held = -1
-        while held != (held := (await alice.store.read(files.get, row.message)).moved) or held == 0:
-            version = alice.store.version()
-            await alice.store.changed(version, 1.5)
-        assert held < len(content)
+        async with asyncio.timeout(WAIT):
+            await refused.wait()  # nothing is taken until then, and so nothing read
         while True:
             body = await peer.any()
             offers += isinstance(body, FileOffer)
@@ -324,9 +331,8 @@ async def test_what_is_never_whole_fails_and_leaves_nothing(
     async with app(relay, theirs, alice) as peer, alice.at(relay, replace(FAST, stall=1.0)):
         await peer.until_there()
         await peer.say(sent.offer, *sent.chunks[:-1], sent.end)
-        row = await until_over(
-            alice, await alice.until(files.list_of, bool, contact.id) and await the_file(alice, contact)
-        )
+        rows = await alice.until(files.list_of, some, contact.id)
+        row = await until_over(alice, rows[0])
         assert (row.state, row.reason) == ("failed", CancelReason.GIVEN_UP)
         await until_removed(alice)
         await peer.say(sent.offer, *sent.chunks, sent.end)  # they could not know, and send it again
