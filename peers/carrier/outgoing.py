@@ -94,9 +94,9 @@ class Outgoing:
         if told:
             # No peer answers a READ_ACK. It counts as told when the relay has read it and refused nothing for a while.
             await post.relay.barrier()
-            for change in told:
-                if lane.changes.pop(change.message.id, None):
-                    await post.store.write(messages.change_settled, change.message.id, change.revision)
+            # What was refused meanwhile is not among the changes any more.
+            told = [change for change in told if lane.changes.pop(change.message.id, None)]
+            await post.store.write(messages.changes_settled, [(c.message.id, c.revision) for c in told])
 
     async def _send_change(self, lane: Lane, change: ChangeRow) -> None:
         post, message, tag = self._post, change.message, ChangeTag(change.message.id, change.revision)
@@ -105,7 +105,7 @@ class Outgoing:
             patience = _REFUSAL
             body = ReadAck(message.uuid)
         elif change.tries >= _FOREIGN_TRIES and not lane.row.extended:
-            await post.store.write(messages.change_settled, message.id, change.revision)
+            await post.store.write(messages.changes_settled, [(message.id, change.revision)])
             return
         else:
             patience = lane.patience

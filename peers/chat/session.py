@@ -6,17 +6,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from keys.files import ClientKeys
 from peers.carrier import Carrier, CarrierOptions, Keeper
 from peers.client import ClientOptions
 from peers.database import Database
 from peers.profile import Profile, ProfileSettings, ask_passphrase
-from peers.store import contacts, feed, messages, open_store
+from peers.store import Connection, contacts, feed, messages, open_store
 from peers.store.contacts import ContactRow
 from peers.store.feed import EventRow
 from peers.store.messages import MessageRow, State
+
+T = TypeVar("T")
 
 
 class Session:
@@ -112,11 +114,20 @@ class Session:
             NoSuchMessage: it is gone.
             RelayRefused, DatabaseError: nothing is carried any more.
         """
-        return await self._or_failure(self._until(message, reached))
+        return await self.until_store(lambda db: messages.get(db, message), reached)
 
     async def until_state(self, message: int, state: State) -> MessageRow:
         """Return a message as soon as it came so far, or has failed."""
         return await self.until(message, lambda row: row.state >= state)
+
+    async def until_store(self, read: Callable[[Connection], T], holds: Callable[[T], bool]) -> T:
+        """Return what `read` gives of the store as soon as it is as wanted; for as long as that takes.
+
+        Raises:
+            StoreError: `read` does.
+            RelayRefused, DatabaseError: nothing is carried any more.
+        """
+        return await self.unless_failing(self._until_store(read, holds))
 
     async def follow(self, after: int) -> AsyncIterator[EventRow]:
         """Yield what happens after a number of the feed, for ever.
@@ -132,25 +143,29 @@ class Session:
                     yield event
                 after = events[-1].seq
 
-    async def _until(self, message: int, reached: Callable[[MessageRow], bool]) -> MessageRow:
-        version = -1
-        while True:
-            version = await self.store.changed(version)
-            row = await self.store.read(messages.get, message)
-            if reached(row):
-                return row
+    async def unless_failing(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return what a coroutine returns; if nothing is carried any more before it does, cancel it and raise why.
 
-    async def _or_failure(self, coroutine: Coroutine[Any, Any, MessageRow]) -> MessageRow:
+        Raises:
+            RelayRefused, DatabaseError: as :meth:`failure`.
+        """
         wanted = asyncio.create_task(coroutine)
         failing = None if self._keeper is None else asyncio.create_task(self._keeper.failure())
+        tasks = [task for task in (wanted, failing) if task is not None]
         try:
-            tasks = [wanted] if failing is None else [wanted, failing]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if failing is not None and failing.done() and not wanted.done():
                 failing.result()
             return await wanted
         finally:
-            for task in (wanted, failing):
-                if task is not None and not task.done():
-                    task.cancel()
-            await asyncio.gather(*(task for task in (wanted, failing) if task is not None), return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _until_store(self, read: Callable[[Connection], T], holds: Callable[[T], bool]) -> T:
+        version = -1
+        while True:
+            version = await self.store.changed(version)
+            value = await self.store.read(read)
+            if holds(value):
+                return value

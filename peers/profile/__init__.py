@@ -8,7 +8,7 @@ BLINDRELAY_HOME (or the user's data directory) /profiles/NAME/
     lock             peers.profile.lock
 """
 
-from peers.profile.errors import ProfileBusy, ProfileError, WrongProfilePassphrase
+from peers.profile.errors import NoSuchProfile, ProfileBusy, ProfileError, WrongProfilePassphrase
 from peers.profile.lock import ProfileLock
 from peers.profile.passphrase import ask_passphrase
 from peers.profile.place import DEFAULT_NAME, Profile, list_profiles
@@ -16,6 +16,7 @@ from peers.profile.settings import ProfileSettings
 
 __all__ = [
     "DEFAULT_NAME",
+    "NoSuchProfile",
     "Profile",
     "ProfileBusy",
     "ProfileError",

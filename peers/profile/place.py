@@ -14,7 +14,7 @@ from keys.errors import BadInvite, KeyFileError, OpenError
 from keys.files import ClientKeys, read_identity, write_identity
 from keys.invite import RelayCard
 from keys.private_file import make_directories, read_private
-from peers.profile.errors import ProfileError, WrongProfilePassphrase
+from peers.profile.errors import NoSuchProfile, ProfileError, WrongProfilePassphrase
 from peers.profile.lock import ProfileLock
 from peers.profile.settings import ProfileSettings, read_settings, write_settings
 
@@ -246,9 +246,9 @@ class Profile:
         if not whole:
             raise self._missing()
 
-    def _missing(self) -> ProfileError:
+    def _missing(self) -> NoSuchProfile:
         option = "" if self.name == DEFAULT_NAME else f" --profile {self.name}"
-        return ProfileError(
+        return NoSuchProfile(
             f"there is no profile {self.name} in {self.directory}; make it with: blindrelay-chat{option} init"
         )
 

@@ -108,6 +108,10 @@ def add(
         if origin != "introduction" and known.origin == "introduction":
             db.execute("UPDATE contacts SET origin = ? WHERE id = ?", (origin, known.id))
             feed.add(db, now, Kind.CONTACT, contact=known.id)
+        if nickname and nickname != known.nickname:
+            # What they call themselves now; what we call them stays.
+            db.execute("UPDATE contacts SET nickname = ? WHERE id = ?", (nickname, known.id))
+            feed.add(db, now, Kind.CONTACT, contact=known.id)
         if label is not None and label != known.label:
             rename(db, now, known.id, label)
         return get(db, known.id)

@@ -158,12 +158,13 @@ def delete(db: sqlite3.Connection, now: int, message: int, *, for_both: bool) ->
         db.execute("DELETE FROM changes WHERE message = ? AND kind != 'delete'", (message,))
 
 
-def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, tell: bool = True) -> int:
-    """Mark a contact's messages up to a row as seen by us; with `tell`, say so to them. Returns how many were new."""
+def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, since: int = 0, tell: bool = True) -> int:
+    """Mark a contact's messages up to a row, or those from `since` to it, as seen by us; with `tell`, say so to them.
+    Returns how many were new."""
     rows = db.execute(
-        "UPDATE messages SET read_at = ?, state = ? WHERE contact = ? AND outgoing = 0 AND read_at IS NULL AND id <= ?"
-        " RETURNING id, kind, deleted_at",
-        (now, State.READ, contact, up_to),
+        "UPDATE messages SET read_at = ?, state = ? WHERE contact = ? AND outgoing = 0 AND read_at IS NULL"
+        " AND id BETWEEN ? AND ? RETURNING id, kind, deleted_at",
+        (now, State.READ, contact, since, up_to),
     ).fetchall()
     for row in rows:
         if tell and row[1] != "call" and row[2] is None:
@@ -274,9 +275,9 @@ def change_tried(db: sqlite3.Connection, message: int, revision: int) -> None:
     db.execute("UPDATE changes SET tries = tries + 1 WHERE message = ? AND revision = ?", (message, revision))
 
 
-def change_settled(db: sqlite3.Connection, message: int, revision: int) -> None:
-    """Forget a change that arrived, unless it was overtaken by another meanwhile."""
-    db.execute("DELETE FROM changes WHERE message = ? AND revision = ?", (message, revision))
+def changes_settled(db: sqlite3.Connection, changes: Iterable[tuple[int, int]]) -> None:
+    """Forget changes that arrived, ``(message, revision)``, but for those that were overtaken by others meanwhile."""
+    db.executemany("DELETE FROM changes WHERE message = ? AND revision = ?", changes)
 
 
 # --- What they say ----------------------------------------------------------------------------------------------------
