@@ -35,9 +35,13 @@ def labels(db: sqlite3.Connection) -> list[str]:
 def test_the_same_keys_are_the_same_contact(db: sqlite3.Connection) -> None:
     public = somebody()
     first = contacts.add(db, 1, public, nickname="Bob")
-    again = contacts.add(db, 2, public, nickname="Somebody else")
-    assert again == first
-    assert (first.label, first.added_at, first.trust) == ("Bob", 1, "invited")
+    assert contacts.add(db, 2, public) == first
+    again = contacts.add(db, 3, public, nickname="Robert")
+    assert (again.id, again.nickname) == (first.id, "Robert")
+    assert (again.label, again.added_at, again.trust) == ("Bob", 1, "invited")
+    after = feed.last(db)
+    contacts.add(db, 4, public, nickname="Robert", origin="introduction")
+    assert feed.last(db) == after
 
 
 def test_other_keys_under_the_same_id_are_refused_and_nothing_changes(db: sqlite3.Connection) -> None:

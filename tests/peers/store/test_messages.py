@@ -226,15 +226,15 @@ def test_an_answer_to_an_older_change_settles_nothing(db: sqlite3.Connection, bo
     messages.change_tried(db, row.id, revisions[0])
     assert only_change(db, bob).tries == 0
     for revision in revisions[:2]:
-        messages.change_settled(db, row.id, revision)
+        messages.changes_settled(db, [(row.id, revision)])
     assert only_change(db, bob).revision == revisions[2]
     messages.change_tried(db, row.id, revisions[2])
     assert only_change(db, bob).tries == 1
-    messages.change_settled(db, row.id, revisions[2])
+    messages.changes_settled(db, [(row.id, revisions[2])])
     assert to_tell(db, bob) == []
     # It was sent twice, and the second answer comes only when there is a new change.
     messages.edit(db, 5, row.id, "four")
-    messages.change_settled(db, row.id, revisions[2])
+    messages.changes_settled(db, [(row.id, revisions[2])])
     assert to_tell(db, bob) == [(row.id, "edit")]
 
 

@@ -146,12 +146,11 @@ class StoreMachine(RuleBasedStateMachine):
         _, _, ours = self.ours[message]
         row = self.db.execute("SELECT revision FROM changes WHERE message = ?", (message,)).fetchone()
         if stale:
-            for revision in ours.settled:
-                messages.change_settled(self.db, message, revision)
+            messages.changes_settled(self.db, [(message, revision) for revision in ours.settled])
         elif row is not None:
             assert row[0] not in ours.settled
             ours.settled.add(row[0])
-            messages.change_settled(self.db, message, row[0])
+            messages.changes_settled(self.db, [(message, row[0])])
             ours.change = ""
 
     @rule(peer=PEERS)
