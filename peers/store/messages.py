@@ -382,6 +382,14 @@ def unread(db: sqlite3.Connection) -> dict[int, int]:
     )
 
 
+def first_unread(db: sqlite3.Connection, contact: int) -> int | None:
+    """Return the oldest message of a contact that nobody has seen here."""
+    row = db.execute(
+        "SELECT min(id) FROM messages WHERE contact = ? AND outgoing = 0 AND read_at IS NULL", (contact,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
 def latest(db: sqlite3.Connection) -> dict[int, MessageRow]:
     """Return the last message with each contact."""
     rows = db.execute(
