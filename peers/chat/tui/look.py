@@ -25,15 +25,18 @@ Screen { layers: base; }
     height: auto; max-height: 8; padding: 0 1; border: none; border-top: solid $panel; background: $surface;
     &:focus { border-top: solid $primary; }
 }
-#status { height: auto; max-height: 3; padding: 0 1; background: $panel; }
+#foot { height: auto; max-height: 3; padding: 0 1; background: $panel; }
+#status { width: 1fr; height: auto; }
+#keys { width: auto; padding-left: 2; color: $text-muted; }
 
 .line { width: 1fr; height: 1; color: $text-muted; margin: 1 0 0 0; }
 .line.-unread { color: $text-warning; text-style: bold; margin: 0; }
 .bubble { width: auto; max-width: 82%; height: auto; padding: 0 1; }
 .bubble.-turn { margin-top: 1; }
-.bubble.-theirs { background: $surface; border-left: thick $primary; }
-.bubble.-ours { background: $primary-muted; border-right: thick $accent; }
-.bubble.-selected { text-style: bold; border-left: thick $warning; border-right: thick $warning; }
+.-tall .bubble { margin-top: 1; }
+.bubble.-theirs { background: $surface; border-left: outer $primary; }
+.bubble.-ours { background: $primary-muted; border-right: outer $accent; }
+.bubble.-selected { text-style: bold; border-left: outer $warning; border-right: outer $warning; }
 
 .dialog { align: center middle; background: $background 60%; }
 .box {
@@ -53,6 +56,7 @@ Screen { layers: base; }
 .-narrow {
     #side { width: 1fr; border-right: none; display: none; }
     .box { padding: 0; }
+    #keys { display: none; }
     .bubble { max-width: 92%; }
 }
 .-narrow.-listing { #side { display: block; } #right { display: none; } }

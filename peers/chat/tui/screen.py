@@ -34,6 +34,8 @@ from peers.store.messages import MessageRow
 
 NARROW: Final = 70
 """Columns below which contacts and conversation take turns."""
+TALL: Final = 28
+"""Rows from which there is room for an empty one between messages."""
 _CHANGES: Final = (Kind.STATE, Kind.EDITED, Kind.DELETED, Kind.FILE)
 _KEYS: Final = "F1 help · Ctrl+P commands · Ctrl+Q quit"
 
@@ -48,6 +50,7 @@ class ChatScreen(Screen[None]):
     """
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012 - so it is declared in Textual
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = None
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "help", priority=True),
@@ -90,7 +93,9 @@ class ChatScreen(Screen[None]):
                 yield Static(id="empty", markup=False)
                 yield Static("Editing · Enter: keep · Esc: leave it as it was", id="editing", markup=False)
                 yield Composer()
-        yield Static(id="status", markup=False)
+        with Horizontal(id="foot"):
+            yield Static(id="status", markup=False)
+            yield Static(_KEYS, id="keys", markup=False)
 
     async def on_mount(self) -> None:
         self.people_list.show_people(self.people, None)
@@ -182,7 +187,7 @@ class ChatScreen(Screen[None]):
 
     def show_status(self) -> None:
         """Draw the status line."""
-        line = status_line(self._connection, carrying=self.session.carrying, failure=self._failure, keys=_KEYS)
+        line = status_line(self._connection, carrying=self.session.carrying, failure=self._failure)
         self.query_one("#status", Static).update(line)
 
     def _tick(self) -> None:

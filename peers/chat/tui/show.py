@@ -23,9 +23,9 @@ _TAB: Final = 4
 _PREVIEW: Final = 200
 
 _TICKS: Final = {
-    State.QUEUED: ("·", "$text-muted"),
-    State.SENT: ("✓", "$text-muted"),
-    State.DELIVERED: ("✓✓", "$text-muted"),
+    State.QUEUED: ("·", "$foreground-muted"),
+    State.SENT: ("✓", "$foreground-muted"),
+    State.DELIVERED: ("✓✓", "$foreground-muted"),
     State.READ: ("✓✓ read", "bold $text-accent"),
     State.FAILED: ("✗ failed", "bold $text-error"),
 }
@@ -116,11 +116,11 @@ def bubble(row: MessageRow, body: Content | None = None) -> Content:
         row: the message.
         body: what is shown instead of its text (a file).
     """
-    meta: list[Part] = [(clock(row.at), "$text-muted")]
+    meta: list[Part] = [(clock(row.at), "$foreground-muted")]
     if row.deleted_at is not None:
-        return Content.assemble(("message deleted", "italic $text-muted"), "  ", *meta)
+        return Content.assemble(("message deleted", "italic $foreground-muted"), "  ", *meta)
     if row.edited_at is not None:
-        meta.append((" edited", "italic $text-muted"))
+        meta.append((" edited", "italic $foreground-muted"))
     if row.outgoing:
         mark, style = ticks(row)
         meta.append((f" {mark}", style))
@@ -137,14 +137,14 @@ def bubble(row: MessageRow, body: Content | None = None) -> Content:
 def preview(row: MessageRow | None) -> Content:
     """Return one line about the last message with a contact."""
     if row is None:
-        return Content.styled("nothing said yet", "italic $text-muted")
+        return Content.styled("nothing said yet", "italic $foreground-muted")
     who = "You: " if row.outgoing else ""
     if row.deleted_at is not None:
-        return Content.styled(f"{who}message deleted", "italic $text-muted")
+        return Content.styled(f"{who}message deleted", "italic $foreground-muted")
     if row.kind == "call":
-        return Content.styled("☎ call", "italic $text-muted")
+        return Content.styled("☎ call", "italic $foreground-muted")
     sign = "▤ " if row.kind == "file" else ""
-    return Content.styled(f"{who}{sign}{clean_line(row.text[: 2 * _PREVIEW], _PREVIEW)}", "$text-muted")
+    return Content.styled(f"{who}{sign}{clean_line(row.text[: 2 * _PREVIEW], _PREVIEW)}", "$foreground-muted")
 
 
 def snippet(row: MessageRow, words: Sequence[str], width: int) -> Content:
@@ -175,7 +175,7 @@ def presence(row: ContactRow) -> Part:
     """Return the mark of somebody's presence."""
     if row.blocked:
         return "⊘", "$text-error"
-    return ("●", "bold $text-success") if row.online else ("○", "$text-muted")
+    return ("●", "bold $text-success") if row.online else ("○", "$foreground-muted")
 
 
 def trust(row: ContactRow) -> Part:
@@ -187,7 +187,7 @@ def contact_line(row: ContactRow, unread: int, latest: MessageRow | None, width:
     """Return two lines for the list of contacts, `width` cells wide."""
     when = "" if latest is None else short_time(latest.at, today)
     head = Content.assemble(presence(row), " ", (label(row), "bold" if unread else ""), " ", trust(row))
-    first = _ends(head, Content.styled(when, "$text-muted"), width)
+    first = _ends(head, Content.styled(when, "$foreground-muted"), width)
     count = Content.styled(f" {unread if unread < 1000 else '999+'} ", "bold reverse") if unread else Content()
     second = _ends(Content.assemble("  ", preview(latest)), count, width)
     return Content.assemble(first, "\n", second)
@@ -207,7 +207,13 @@ def heading(row: ContactRow, today: date) -> Content:
         when = f"{then:%H:%M}" if then.date() == today else short_time(row.seen_at, today)
         there = f"last seen {when}"
     return Content.assemble(
-        presence(row), " ", (label(row), "bold"), "  ", (f"{mark} {row.trust}", style), "  ", (there, "$text-muted")
+        presence(row),
+        " ",
+        (label(row), "bold"),
+        "  ",
+        (f"{mark} {row.trust}", style),
+        "  ",
+        (there, "$foreground-muted"),
     )
 
 

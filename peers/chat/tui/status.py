@@ -38,7 +38,7 @@ def status_line(connection: Mapping[str, object], *, carrying: bool, failure: st
         said = Content.assemble(
             ("○ ", "$text-warning"), "not connected; what you write is kept", _carrier(carrying=carrying)
         )
-    return Content.assemble(said, "  ", (keys, "$text-muted"))
+    return Content.assemble(said, "  ", (keys, "$foreground-muted"))
 
 
 def _carrier(*, carrying: bool) -> str:
