@@ -11,14 +11,13 @@ from peers.chat.tui import show
 _TEXT_MAX: Final = 400
 
 
-def status_line(connection: Mapping[str, object], *, carrying: bool, failure: str | None, keys: str) -> Content:
+def status_line(connection: Mapping[str, object], *, carrying: bool, failure: str | None) -> Content:
     """Return the status line.
 
     Args:
         connection: :func:`peers.store.feed.connection`.
         carrying: whether this process holds the connection.
         failure: why this process cannot, if so.
-        keys: the keys that are worth knowing, shown at the end.
     """
     state = str(connection.get("state"))
     text = clean_line(str(connection.get("text") or ""), _TEXT_MAX)
@@ -35,10 +34,8 @@ def status_line(connection: Mapping[str, object], *, carrying: bool, failure: st
             ("○ ", "$text-warning"), "no connection", f": {text}" if text else "", _again(connection)
         )
     else:
-        said = Content.assemble(
-            ("○ ", "$text-warning"), "not connected; what you write is kept", _carrier(carrying=carrying)
-        )
-    return Content.assemble(said, "  ", (keys, "$foreground-muted"))
+        said = Content.assemble(("○ ", "$text-warning"), "not connected; what you write is kept")
+    return said
 
 
 def _carrier(*, carrying: bool) -> str:
