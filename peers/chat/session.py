@@ -67,7 +67,9 @@ class Session:
             options = options or CarrierOptions(
                 client=ClientOptions(token=token), wake=self.settings.wake, read_receipts=self.settings.read_receipts
             )
-            make = partial(Carrier, self.store, self.keys, self.settings.relay, options)
+            make = partial(
+                Carrier, self.store, self.keys, self.settings.relay, options, files_dir=self.profile.files_path
+            )
             self._keeper = await self._stack.enter_async_context(Keeper(self.profile.lock(), make))
         return self._keeper
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from keys.primitives import random_bytes
-from peers.store import contacts, feed
+from peers.store import contacts, feed, file_rows
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
 from wire.peer_commands import TEXT_MAX, UUID_SIZE
@@ -176,12 +176,13 @@ def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, tel
 
 
 def to_send(db: sqlite3.Connection, contact: int, limit: int, *, after: int = 0) -> list[MessageRow]:
-    """Return messages of ours that are not acknowledged, the oldest first. Deleted ones are not sent any more."""
+    """Return texts of ours that are not acknowledged, the oldest first. Deleted ones are not sent any more."""
     return [
         _row(row)
         for row in db.execute(
             f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND outgoing = 1 AND state < 2"  # noqa: S608
-            " AND deleted_at IS NULL AND id > ? ORDER BY id LIMIT ?",
+            # Files are offered beside them (peers.store.file_steps): one that takes hours must not hold texts up.
+            " AND deleted_at IS NULL AND kind != 'file' AND id > ? ORDER BY id LIMIT ?",
             (contact, after, limit),
         )
     ]
@@ -218,7 +219,10 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
             " JOIN messages m ON m.id = c.message"
             # An edit of what is not acknowledged waits: the text itself, sent again, has the new words already, but
             # whether these or the old ones arrived only its acknowledgement can end.
-            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3)) ORDER BY m.id LIMIT ?",
+            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3))"
+            # "Read" says "delivered": of a file that is not whole it would make its sender stop.
+            " AND (c.kind != 'read' OR m.kind != 'file'"
+            " OR EXISTS (SELECT 1 FROM files f WHERE f.message = m.id AND f.state = 'done')) ORDER BY m.id LIMIT ?",
             (contact, limit),
         )
     ]
@@ -321,6 +325,13 @@ def receive_delete(db: sqlite3.Connection, now: int, contact: int, nonce: bytes,
         )
     elif row.deleted_at is None:
         _erase(db, now, row)
+
+
+def forget(db: sqlite3.Connection, now: int, message: int) -> None:
+    """Remove a message as if it had never come: another one takes its place."""
+    row = get(db, message)
+    db.execute("DELETE FROM messages WHERE id = ?", (message,))
+    feed.add(db, now, Kind.DELETED, contact=row.contact, message=message)
 
 
 def first_time(db: sqlite3.Connection, contact: int, nonce: bytes) -> bool:
@@ -435,6 +446,8 @@ def _erase(db: sqlite3.Connection, now: int, row: MessageRow) -> None:
         " coalesce(read_at, ?) END WHERE id = ?",
         (now, now, row.id),
     )
+    if row.kind == "file":
+        file_rows.abandon(db, now, row.id)
     feed.add(db, now, Kind.DELETED, contact=row.contact, message=row.id)
 
 

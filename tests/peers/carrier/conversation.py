@@ -32,11 +32,13 @@ class Person:
         directory.mkdir(exist_ok=True)
         self.keys = ClientKeys(Identity.generate(), name)
         self.directory = directory
+        self.files_dir = directory / f"{name}-files"
         self.store = open_store(directory / f"{name}.db")
         self._now = 0
 
     def at(self, relay: RelayProcess, options: CarrierOptions | None = None) -> Carrier:
-        return Carrier(self.store, self.keys, RelayCard(relay.public, relay.url), options)
+        card = RelayCard(relay.public, relay.url)
+        return Carrier(self.store, self.keys, card, options, files_dir=self.files_dir)
 
     def now(self) -> int:
         self._now += 1

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
-from peers.store import contacts, feed, messages
-from peers.store.messages import State
-from tests.peers.carrier.conversation import Person
 from tests.support.relay_process import RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
