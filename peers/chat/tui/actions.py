@@ -1,6 +1,6 @@
 """What can be done: each action by its name, for keys, the command palette and the menu of a message."""
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from keys.safety import grouped, safety_number
 from peers.chat.text import clean, clean_line
 from peers.chat.tui import pages, show
 from peers.chat.tui.dialogs import EXPECTED, Dialog, Menu, Prompt, Reader, Sheet, T
+from peers.chat.tui.files import Files
 from peers.chat.tui.help import HELP
 from peers.chat.tui.invite import invite_sheet
 from peers.chat.tui.search import SearchDialog
@@ -63,6 +64,8 @@ class Actions:
         self._chat = chat
         self._session = chat.session
         self._store = chat.session.store
+        self._files = Files(chat.session, self._show, chat.tell)
+        self.bodies = self._files.bodies
 
     def run(self, name: str) -> None:
         """Start an action, if it can be done now."""
@@ -76,10 +79,6 @@ class Actions:
         for name, action in ACTIONS.items():
             if not action.needs or self._chat.person is not None:
                 yield action.name, action.text, partial(self.run, name)
-
-    async def bodies(self, rows: Iterable[MessageRow]) -> dict[int, Content]:
-        """Return what is shown of files."""
-        return {row.id: Content(f"▤ {show.shown_text(row.text)}") for row in rows if row.kind == "file"}
 
     def on_message(self, action: str, row: MessageRow) -> None:
         """Do something with a message."""
@@ -162,7 +161,8 @@ class Actions:
 
     async def _on_message(self, action: str, row: MessageRow) -> None:
         if action == "menu":
-            chosen = await self._show(Menu("This message", list(_choices(row))))
+            choices = [*await self._files.choices(row), *_choices(row)] if row.kind == "file" else list(_choices(row))
+            chosen = await self._show(Menu("This message", choices))
             if chosen is None:
                 return
             action = chosen
@@ -174,6 +174,8 @@ class Actions:
             self._chat.tell("copied, if the terminal allows it")
         elif action == "delete" and row.deleted_at is None:
             await self._delete(row)
+        elif row.kind == "file" and row.deleted_at is None and await self._files.act(action, row):
+            return
         elif action == "all" and row.deleted_at is None:
             await self._show(Reader(f"{show.clock(row.at)}, all of it", show.shown_text(row.text)))
 
@@ -186,6 +188,10 @@ class Actions:
         chosen = await self._show(Menu("Delete this message?", choices, body))
         if chosen in ("both", "here"):
             await self._store.write(messages.delete, self._session.now(), row.id, for_both=chosen == "both")
+
+    async def _send_file(self) -> None:
+        row = self._person
+        await self._files.send(row.id, show.label(row))
 
     async def _edit_last(self) -> None:
         row = await self._store.read(pages.last_of_ours, self._person.id)

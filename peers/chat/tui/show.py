@@ -126,6 +126,8 @@ def bubble(row: MessageRow, body: Content | None = None) -> Content:
         meta.append((f" {mark}", style))
     if body is not None:
         return Content.assemble(body, "\n", *meta)
+    if row.kind == "file":
+        return Content.assemble(("▤ ", ""), (shown_text(row.text), "bold"), "  ", *meta)
     if row.kind == "call":
         return Content.assemble(("☎ tried to call; this program takes no calls", "italic"), "  ", *meta)
     if is_long(row.text):
