@@ -239,8 +239,8 @@ def change_tries(db: sqlite3.Connection, message: int) -> int | None:
 def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
     """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
 
-    Returns those that are to be sent, as they are to be sent: since they were looked for, one may have been acknowledged
-    or deleted, or have got other words, of which nobody will be told as it had not left us yet.
+    Returns those that are to be sent, as they are to be sent: since they were looked for, one may have been
+    acknowledged or deleted, or have got other words, of which nobody will be told as it had not left us yet.
     """
     still = {}
     for message in messages:
@@ -432,6 +432,14 @@ def unacknowledged(db: sqlite3.Connection) -> int:
         "SELECT count(*) FROM messages WHERE outgoing = 1 AND state < 2 AND deleted_at IS NULL"
     ).fetchone()
     return int(count)
+
+
+def first_unread(db: sqlite3.Connection, contact: int) -> int | None:
+    """Return the oldest message of a contact that nobody has seen here."""
+    row = db.execute(
+        "SELECT min(id) FROM messages WHERE contact = ? AND outgoing = 0 AND read_at IS NULL", (contact,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
 
 
 def latest(db: sqlite3.Connection) -> dict[int, MessageRow]:
