@@ -1,6 +1,6 @@
 """Commands about what was said: history, search, edit, delete."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 IdArgument = Annotated[int, typer.Argument(metavar="ID", min=1, help="The number of a message, as history shows it.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="How many messages.")]
 BeforeOption = Annotated[int | None, typer.Option("--before", metavar="ID", help="Only older ones than this message.")]
+
+_ANSWER: Final = 3.0
+"""Seconds within which a program that acknowledges changes has done so."""
 
 
 @command("history", panel=TALK)
@@ -134,7 +137,9 @@ def _tell(call: Call, message: int, write: "Callable[[Connection, int], None]", 
         now = await session.store.read(standing(message))
         if now.untold is not None:
             await session.carry()
-            await within(session, timeout, standing(message), lambda reached: reached.told)
+            # Telefon does not acknowledge changes: once it is sent, the answer comes soon or never.
+            await within(session, timeout, standing(message), lambda reached: reached.told or bool(reached.untold))
+            await within(session, min(timeout, _ANSWER), standing(message), lambda reached: reached.told)
             now = await session.store.read(standing(message))
         await _confirm(call, session.store, message, told=now.untold is None)
         return Exit.DONE

@@ -44,8 +44,8 @@ class Standing:
 
     @property
     def told(self) -> bool:
-        """The same of a change."""
-        return self.untold is None or self.untold > 0 or self.offline
+        """Whether its recipient has acknowledged the last change, or nothing can be done until they come."""
+        return self.untold is None or self.offline
 
 
 def standing(message: int) -> Callable[[Connection], Standing]:
