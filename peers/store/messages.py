@@ -225,6 +225,12 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
     ]
 
 
+def change_tries(db: sqlite3.Connection, message: int) -> int | None:
+    """Return how often a change of a message was sent that is not settled; None if there is none."""
+    row = db.execute("SELECT tries FROM changes WHERE message = ?", (message,)).fetchone()
+    return None if row is None else int(row[0])
+
+
 def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
     """Write down that messages leave us now. To be committed before they do: what was sent may have arrived."""
     for message in messages:
@@ -381,6 +387,14 @@ def unread(db: sqlite3.Connection) -> dict[int, int]:
     return dict(
         db.execute("SELECT contact, count(*) FROM messages WHERE outgoing = 0 AND read_at IS NULL GROUP BY contact")
     )
+
+
+def unacknowledged(db: sqlite3.Connection) -> int:
+    """Return how many messages of ours wait for their acknowledgement."""
+    (count,) = db.execute(
+        "SELECT count(*) FROM messages WHERE outgoing = 1 AND state < 2 AND deleted_at IS NULL"
+    ).fetchone()
+    return int(count)
 
 
 def latest(db: sqlite3.Connection) -> dict[int, MessageRow]:

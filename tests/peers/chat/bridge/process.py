@@ -45,20 +45,17 @@ def robot() -> ClientKeys:
 class Bridge:
     """One run of it. As `async with`, at whose end it is killed if it still runs."""
 
-    def __init__(self, variables: Mapping[str, str], **options: Any) -> None:
+    def __init__(self, variables: Mapping[str, str], *arguments: str, kill_at: int | None = None) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WS", "BLINDRELAY_"))}
         self._environment = {**clean, **variables}
-        self._options = options
+        program = ("peers.chat",) if kill_at is None else ("tests.peers.chat.counted", str(kill_at))
+        self._command = [sys.executable, "-m", *program, "bridge", *arguments]
         self._errors = ""
         self._process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.peers.chat.program",
-            "bridge",
-            json.dumps(self._options),
+            *self._command,
             cwd=ROOT,
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,

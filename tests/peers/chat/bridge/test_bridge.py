@@ -21,7 +21,7 @@ from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.carrier.telefon import Telefon, uuid
 from tests.peers.chat.bridge.process import Bridge, environment, robot
 from tests.support.clients import Clients, run_async
-from tests.support.relay_process import RelayProcess
+from tests.support.relay_process import ROOT, RelayProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +141,7 @@ async def test_json(relay: RelayProcess, alice: Person, bob: Person, tmp_path: P
     contact = await adds(alice, keys)
     await adds(bob, keys)
     variables = environment(tmp_path, keys, relay, alice.keys.invite, bob.keys.invite)
-    async with alice.at(relay), Bridge(variables, json=True) as bridge:
+    async with alice.at(relay), Bridge(variables, "--json") as bridge:
         await bridge.write(
             json.dumps({"to": "alice", "text": "Bob: a\nb"}),
             json.dumps({"to": alice.keys.identity.id.hex(), "text": "c"}),
@@ -162,7 +162,7 @@ async def test_json(relay: RelayProcess, alice: Person, bob: Person, tmp_path: P
             assert record["peer_id"] == alice.keys.identity.id.hex()
             if record["direction"] == "in":
                 break
-            states.append((record["event"], record["text"], record["state"]))
+            states.append((record["event"], record["text"], record.get("detail")))
         assert ("state", "c", "sent") in states
         assert ("state", "c", "delivered") in states
         assert record["text"] == "\u202eone\ntwo\x1b"
@@ -183,7 +183,7 @@ async def test_nobody_is_there(relay: RelayProcess, alice: Person, tmp_path: Pat
     keys = robot()
     contact = await adds(alice, keys)
     variables = environment(tmp_path, keys, relay, alice.keys.invite)
-    async with Bridge(variables, linger=0.2) as bridge:
+    async with Bridge(variables, "--linger", "0.2") as bridge:
         await bridge.write("for later")
         bridge.end_input()
         assert await bridge.ends() == Exit.NOT_IN_TIME
@@ -198,7 +198,7 @@ async def test_nobody_is_there(relay: RelayProcess, alice: Person, tmp_path: Pat
 
 @run_async
 async def test_an_end_without_a_line(relay: RelayProcess, alice: Person, tmp_path: Path) -> None:
-    async with Bridge(environment(tmp_path, robot(), relay, alice.keys.invite), linger=WAIT) as bridge:
+    async with Bridge(environment(tmp_path, robot(), relay, alice.keys.invite), "--linger", "60") as bridge:
         bridge.end_input()
         assert await bridge.ends() == Exit.DONE
 
@@ -253,7 +253,7 @@ async def test_killed_at_every_step(relay: RelayProcess, alice: Person, tmp_path
             with log.open("a") as file:
                 file.write(json.dumps({"text": up[-1]}) + "\n")
             said = await alice.says(contact, down[-1])
-            async with Bridge(variables, json=True, kill_at=kill_at) as bridge:
+            async with Bridge(variables, "--json", kill_at=kill_at) as bridge:
                 done = asyncio.create_task(_both(alice, contact, len(up), said))
                 dead = asyncio.create_task(bridge.dies())
                 await asyncio.wait({done, dead}, timeout=WAIT, return_when=asyncio.FIRST_COMPLETED)
@@ -265,7 +265,7 @@ async def test_killed_at_every_step(relay: RelayProcess, alice: Person, tmp_path
                 for raw in await bridge.rest():
                     record = json.loads(raw)
                     if record["event"] == "message" and record["direction"] == "in":
-                        assert printed.setdefault(record["seq"], record["text"]) == record["text"]
+                        assert printed.setdefault(record["cursor"], record["text"]) == record["text"]
             if survived:
                 break
         assert kill_at > 10
@@ -445,12 +445,12 @@ async def test_stdout_is_closed(relay: RelayProcess, alice: Person, tmp_path: Pa
     """What is meant for it must not get into a file that was opened in its place."""
     keys = robot()
     contact = await adds(alice, keys)
-    options = json.dumps({"linger": WAIT})
     async with alice.at(relay):
         process = await asyncio.create_subprocess_shell(
-            f"exec {sys.executable} -m tests.peers.chat.program bridge '{options}' >&-",
+            f"exec {sys.executable} -m peers.chat bridge --linger 60 >&-",
             stdin=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            cwd=ROOT,
             env={**os.environ, **environment(tmp_path, keys, relay, alice.keys.invite)},
         )
         said = await alice.says(contact, "into the void")
