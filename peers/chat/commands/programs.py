@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from peers.chat.commands.frame import Call, command
+from peers.chat.commands.frame import Call, UsageError, command
 from peers.chat.completion import complete_contact
 
 PROGRAMS: Final = "For programs"
@@ -50,3 +50,67 @@ def bridge(
         quiet=call.out.quiet,
     )
     return run(os.environ, options)
+
+
+@command("mcp", panel=PROGRAMS)
+def mcp(
+    call: Call,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="LABEL",
+            help="The agent may talk with this contact; may be given again.",
+            autocompletion=complete_contact,
+        ),
+    ] = None,
+    allow_all: Annotated[
+        bool, typer.Option("--allow-all", help="It may talk with everybody, strangers who introduce themselves too.")
+    ] = False,
+    human: Annotated[
+        str | None,
+        typer.Option(
+            "--human",
+            metavar="LABEL",
+            help="It may ask this contact for decisions (the tool ask_human).",
+            autocompletion=complete_contact,
+        ),
+    ] = None,
+    rate: Annotated[str, typer.Option("--rate", metavar="N/UNIT", help="Messages to one contact.")] = "20/min",
+    rate_total: Annotated[
+        str, typer.Option("--rate-total", metavar="N/UNIT", help="Messages to all contacts together.")
+    ] = "60/min",
+    max_text: Annotated[
+        int, typer.Option("--max-text", min=1, max=65536, metavar="BYTES", help="The longest text it may send.")
+    ] = 16384,
+    audit_text: Annotated[bool, typer.Option("--audit-text", help="Write texts into the audit log too.")] = False,
+    agent: Annotated[
+        str, typer.Option("--agent", metavar="NAME", help="What the agent is called; each has its own unread messages.")
+    ] = "agent",
+) -> int:
+    """Serve an agent by the Model Context Protocol, over stdin and stdout.
+
+    It may talk with the contacts named by --allow and with nobody else. What it does stands in the profile's
+    audit.jsonl.
+    """
+    try:
+        from peers.chat.agent.rate import Rate
+        from peers.chat.mcp_server import McpOptions, run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types", "anyio", "pydantic"):
+            raise
+        raise UsageError("the extra for agents is missing: python -m pip install 'blindrelay[chat,agents]'") from None
+    try:
+        options = McpOptions(
+            allow=tuple(allow or ()),
+            allow_all=allow_all,
+            human=human,
+            rate=Rate.parse(rate),
+            rate_total=Rate.parse(rate_total),
+            max_text=max_text,
+            audit_text=audit_text,
+            agent=agent,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return run(call.profile_name, options)
