@@ -75,8 +75,11 @@ class Session:
                     client=ClientOptions(token=token),
                     wake=self.settings.wake,
                     read_receipts=self.settings.read_receipts,
+                    auto_accept=self.settings.auto_accept,
                 )
-            make = partial(Carrier, self.store, self.keys, self.settings.relay, options)
+            make = partial(
+                Carrier, self.store, self.keys, self.settings.relay, options, files_dir=self.profile.files_path
+            )
             self._keeper = await self._stack.enter_async_context(Keeper(self.profile.lock(), make))
         return self._keeper
 

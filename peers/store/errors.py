@@ -7,7 +7,8 @@ StoreError
 ├── KeysDiffer                  somebody else stands under that id or key
 ├── TooManyStrangers            introductions that nobody answered
 ├── NoSuchMessage               a number that means no message, or one that does not allow what is asked
-└── BadText                     a text that cannot be sent
+├── BadText                     a text that cannot be sent
+└── BadFile                     a file that cannot be sent or saved, or a step that it does not allow
 """
 
 
@@ -56,3 +57,7 @@ class NoSuchMessage(StoreError):
 
 class BadText(StoreError):
     """A text that cannot be sent."""
+
+
+class BadFile(StoreError):
+    """A file that cannot be sent or saved, or that does not allow what is asked."""

@@ -12,9 +12,10 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from keys.primitives import random_bytes
-from peers.store import contacts, feed
+from peers.store import contacts, feed, file_rows
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
+from peers.store.words import wanted
 from wire.peer_commands import TEXT_MAX, UUID_SIZE
 
 MessageKind = Literal["text", "file", "call"]
@@ -177,12 +178,13 @@ def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, sin
 
 
 def to_send(db: sqlite3.Connection, contact: int, limit: int, *, after: int = 0) -> list[MessageRow]:
-    """Return messages of ours that are not acknowledged, the oldest first. Deleted ones are not sent any more."""
+    """Return texts of ours that are not acknowledged, the oldest first. Deleted ones are not sent any more."""
     return [
         _row(row)
         for row in db.execute(
             f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND outgoing = 1 AND state < 2"  # noqa: S608
-            " AND deleted_at IS NULL AND id > ? ORDER BY id LIMIT ?",
+            # Files are offered beside them (peers.store.file_steps): one that takes hours must not hold texts up.
+            " AND deleted_at IS NULL AND kind != 'file' AND id > ? ORDER BY id LIMIT ?",
             (contact, after, limit),
         )
     ]
@@ -219,7 +221,10 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
             " JOIN messages m ON m.id = c.message"
             # An edit of what is not acknowledged waits: the text itself, sent again, has the new words already, but
             # whether these or the old ones arrived only its acknowledgement can end.
-            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3)) ORDER BY m.id LIMIT ?",
+            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3))"
+            # "Read" says "delivered": of a file that is not whole it would make its sender stop.
+            " AND (c.kind != 'read' OR m.kind != 'file'"
+            " OR EXISTS (SELECT 1 FROM files f WHERE f.message = m.id AND f.state = 'done')) ORDER BY m.id LIMIT ?",
             (contact, limit),
         )
     ]
@@ -231,15 +236,28 @@ def change_tries(db: sqlite3.Connection, message: int) -> int | None:
     return None if row is None else int(row[0])
 
 
-def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
-    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived."""
+def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
+    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
+
+    Returns those that are to be sent, as they are to be sent: since they were looked for, one may have been
+    acknowledged or deleted, or have got other words, of which nobody will be told as it had not left us yet.
+    """
+    still = {}
     for message in messages:
+        found = db.execute(
+            f"SELECT {_COLUMNS} FROM messages m WHERE id = ? AND state < 2 AND deleted_at IS NULL",  # noqa: S608
+            (message,),
+        ).fetchone()
+        if found is None:
+            continue
+        still[message] = _row(found)
         row = db.execute(
             "UPDATE messages SET state = 1, exposed = 1 WHERE id = ? AND outgoing = 1 AND state = 0 RETURNING contact",
             (message,),
         ).fetchone()
         if row is not None:
             feed.add(db, now, Kind.STATE, contact=row[0], message=message, detail="sent")
+    return still
 
 
 def mark_queued(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
@@ -300,16 +318,16 @@ def receive(
 def receive_edit(db: sqlite3.Connection, now: int, contact: int, nonce: bytes, uuid: bytes, text: str) -> bool:
     """Take other words for a text of theirs; False if there is no such message (yet): it must be told again.
 
-    Only its author can change a message, and each packet does so once.
+    Only its author can change a message, and each packet does so once. What is no text has no words: nothing happens.
     """
     if not first_time(db, contact, nonce):
         return True
     row = _theirs(db, contact, uuid)
-    if row is None or row.kind != "text":
+    if row is None:
         # Nothing happened, so the nonce is not used up: the same packet may come again once the text is here.
         db.execute("DELETE FROM nonces WHERE contact = ? AND nonce = ?", (contact, nonce))
         return False
-    if row.deleted_at is None and row.text != text:
+    if row.kind == "text" and row.deleted_at is None and row.text != text:
         db.execute("UPDATE messages SET text = ?, edited_at = ? WHERE id = ?", (text, now, row.id))
         feed.add(db, now, Kind.EDITED, contact=contact, message=row.id)
     return True
@@ -328,6 +346,13 @@ def receive_delete(db: sqlite3.Connection, now: int, contact: int, nonce: bytes,
         )
     elif row.deleted_at is None:
         _erase(db, now, row)
+
+
+def forget(db: sqlite3.Connection, now: int, message: int) -> None:
+    """Remove a message as if it had never come: another one takes its place."""
+    row = get(db, message)
+    db.execute("DELETE FROM messages WHERE id = ?", (message,))
+    feed.add(db, now, Kind.DELETED, contact=row.contact, message=message)
 
 
 def first_time(db: sqlite3.Connection, contact: int, nonce: bytes) -> bool:
@@ -379,15 +404,27 @@ def received(db: sqlite3.Connection, contact: int, *, after: int = 0, limit: int
 def search(
     db: sqlite3.Connection, words: str, *, contact: int | None = None, limit: int = PAGE, before: int | None = None
 ) -> list[MessageRow]:
-    """Return the newest messages that hold all of these words or beginnings of words, the newest first."""
-    query = " ".join(f'"{word.replace(chr(34), chr(34) * 2)}"*' for word in words.split())
-    if not query:
+    """Return the newest messages that hold all of these words or beginnings of words, the newest first.
+
+    Case and accents do not matter. See :mod:`peers.store.words` for signs and for scripts without spaces.
+    """
+    query, literals = wanted(words)
+    if not query and not literals:
         return []
+    tables = "messages_text t JOIN messages m ON m.id = t.rowid" if query else "messages m"
+    conditions = ["m.id < ?", "m.deleted_at IS NULL"]
+    values: list[str | int] = [2**62 if before is None else before]
+    if query:
+        conditions += ["messages_text MATCH ?", "t.rowid < ?"]
+        values += [query, values[0]]
+    if contact is not None:
+        conditions.append("m.contact = ?")
+        values.append(contact)
+    conditions += ["instr(lower(m.text), ?) > 0"] * len(literals)
+    order = "t.rowid" if query else "m.id"
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM messages_text t JOIN messages m ON m.id = t.rowid"  # noqa: S608
-        " WHERE messages_text MATCH ? AND t.rowid < ? AND (?3 IS NULL OR m.contact = ?3) AND m.deleted_at IS NULL"
-        " ORDER BY t.rowid DESC LIMIT ?",
-        (query, 2**62 if before is None else before, contact, limit),
+        f"SELECT {_COLUMNS} FROM {tables} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT ?",  # noqa: S608
+        (*values, *literals, limit),
     ).fetchall()
     return [_row(row) for row in rows]
 
@@ -405,6 +442,14 @@ def unacknowledged(db: sqlite3.Connection) -> int:
         "SELECT count(*) FROM messages WHERE outgoing = 1 AND state < 2 AND deleted_at IS NULL"
     ).fetchone()
     return int(count)
+
+
+def first_unread(db: sqlite3.Connection, contact: int) -> int | None:
+    """Return the oldest message of a contact that nobody has seen here."""
+    row = db.execute(
+        "SELECT min(id) FROM messages WHERE contact = ? AND outgoing = 0 AND read_at IS NULL", (contact,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
 
 
 def latest(db: sqlite3.Connection) -> dict[int, MessageRow]:
@@ -452,18 +497,17 @@ def _erase(db: sqlite3.Connection, now: int, row: MessageRow) -> None:
         " coalesce(read_at, ?) END WHERE id = ?",
         (now, now, row.id),
     )
+    if row.kind == "file":
+        file_rows.abandon(db, now, row.id)
     feed.add(db, now, Kind.DELETED, contact=row.contact, message=row.id)
 
 
 def _tell(db: sqlite3.Connection, row: MessageRow, kind: Literal["edit", "delete"]) -> None:
     if not _exposed(db, row.id):
         return  # it never left us, so the peer cannot have it: it goes out as it is now, or not at all
-    # A deletion is never undone by a later edit; the revision makes an answer to what came before count for nothing.
-    db.execute(
-        "INSERT INTO changes (message, kind) VALUES (?, ?) ON CONFLICT (message) DO UPDATE SET"
-        " kind = excluded.kind, revision = revision + 1, tries = 0",
-        (row.id, kind),
-    )
+    # A deletion is never undone by a later edit, for what is deleted cannot be edited. The revision is a new one, also
+    # if the change before was settled: a second answer to that one may still be on its way.
+    db.execute("REPLACE INTO changes (message, kind) VALUES (?, ?)", (row.id, kind))
 
 
 def _exposed(db: sqlite3.Connection, message: int) -> bool:

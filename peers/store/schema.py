@@ -9,13 +9,13 @@ from peers.database import Schema
 
 _VERSION_1: Final = """
 CREATE TABLE contacts (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: what others remember of a removed contact means nobody
     x_pub BLOB NOT NULL UNIQUE CHECK (length(x_pub) = 32),
     ed_pub BLOB NOT NULL UNIQUE CHECK (length(ed_pub) = 32),
     peer_id BLOB NOT NULL UNIQUE CHECK (peer_id = substr(x_pub, 1, 8)),
     nickname TEXT NOT NULL,                -- what they call themselves, as it came
     label TEXT NOT NULL,                   -- what we call them
-    label_key TEXT NOT NULL UNIQUE,        -- the label as it is compared: case folded
+    label_key TEXT NOT NULL UNIQUE,        -- the label as it is compared: peers.store.contacts.label_key
     origin TEXT NOT NULL CHECK (origin IN ('invite', 'introduction', 'import')),
     added_at INTEGER NOT NULL,
     verified_at INTEGER,                   -- when the safety numbers were compared
@@ -48,9 +48,9 @@ CREATE INDEX messages_unread ON messages (contact, id) WHERE outgoing = 0 AND re
 
 -- What a peer is still to be told about a message: an edit, a deletion, that it was read. The last one counts.
 CREATE TABLE changes (
-    message INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
+    revision INTEGER PRIMARY KEY AUTOINCREMENT, -- new for each: an answer to an older one does not settle this one
+    message INTEGER NOT NULL UNIQUE REFERENCES messages ON DELETE CASCADE,
     kind TEXT NOT NULL CHECK (kind IN ('edit', 'delete', 'read')),
-    revision INTEGER NOT NULL DEFAULT 1,   -- an answer to an older one does not settle this one
     tries INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
@@ -69,21 +69,33 @@ CREATE TABLE files (
     mime TEXT NOT NULL,
     size INTEGER NOT NULL,
     chunk INTEGER,                         -- bytes in a chunk; of a foreign file unknown until one came
-    digest BLOB CHECK (length(digest) = 32), -- BLAKE3 of the whole; foreign offers have none
+    digest BLOB CHECK (length(digest) = 32), -- BLAKE3 of the whole; ours: once computed; foreign offers have none
     pull INTEGER NOT NULL,                 -- the receiver asks for chunks (FILE_WANT)
     source TEXT,                           -- outgoing: the path it is read from
     stamp TEXT,                            -- outgoing: size, time and inode of that file when it was offered
-    have BLOB,                             -- incoming: a bit for each chunk that is on disk
+    have BLOB,                             -- incoming: the chunks that are on disk (peers.store.chunks)
     moved INTEGER NOT NULL DEFAULT 0,      -- bytes that were sent, or came
     state TEXT NOT NULL CHECK (state IN ('offered', 'moving', 'done', 'failed')),
     reason INTEGER,                        -- of a failure: wire.peer_commands.CancelReason
+    tries INTEGER NOT NULL DEFAULT 0,      -- how often all of it was sent unasked, or came and was not what was offered
+    ended INTEGER NOT NULL DEFAULT 0,      -- incoming: the uuid of the message is its author's, not one of our making
+    tell INTEGER NOT NULL DEFAULT 0,       -- the peer is still to be told that it failed
     UNIQUE (contact, outgoing, file_id)
 ) STRICT;
 CREATE INDEX files_open ON files (outgoing, state) WHERE state IN ('offered', 'moving');
+CREATE INDEX files_to_tell ON files (contact) WHERE tell = 1;
+
+-- Messages whose stored file is to be removed from the disk: a number is never used again, so none is removed twice.
+CREATE TABLE discarded (
+    message INTEGER PRIMARY KEY
+) STRICT;
+CREATE TRIGGER files_discarded AFTER DELETE ON files WHEN old.outgoing = 0 BEGIN
+    INSERT OR IGNORE INTO discarded (message) VALUES (old.message);
+END;
 
 -- What is to be done once, as soon as there is a connection.
 CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- whoever waits for one to be done must not wait for another
     contact INTEGER NOT NULL REFERENCES contacts ON DELETE CASCADE,
     kind TEXT NOT NULL CHECK (kind IN ('introduce', 'wake', 'wake-call')),
     at INTEGER NOT NULL

@@ -183,10 +183,13 @@ async def test_our_changes_are_told_a_bounded_number_of_times(relay: RelayProces
         await alice.until_delivered(said)
         await alice.store.write(messages.edit, alice.now(), said.id, "other words")
         await alice.until(messages.changes_to_send, lambda rows: not rows, contact, 10)
-        told = [await app.next() for _ in range(3)]
-        assert told == [(EDIT, said.uuid + b"other words")] * 3
         await alice.store.write(messages.delete, alice.now(), said.id, for_both=True)
-        assert await app.next() == (DELETE, said.uuid)  # and no fourth edit before it
+        told = [await app.next()]
+        while told[-1][0] != DELETE:
+            told.append(await app.next())
+        # On a slow machine the text may have been sent again before its acknowledgement was read.
+        changes = [one for one in told if one != (TEXT, said.uuid + b"words")]
+        assert changes == [(EDIT, said.uuid + b"other words")] * 3 + [(DELETE, said.uuid)]
 
 
 @run_async
