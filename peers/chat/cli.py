@@ -18,6 +18,7 @@ _MODULES: Final = (
     "people",
     "talk",
     "past",
+    "programs",
 )
 
 for _module in _MODULES:

@@ -391,6 +391,16 @@ def history(
     return found if after is not None else found[::-1]
 
 
+def received(db: sqlite3.Connection, contact: int, *, after: int = 0, limit: int = PAGE) -> list[MessageRow]:
+    """Return a contact's messages after a row, the oldest first, without those that were deleted."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND id > ? AND outgoing = 0 AND deleted_at IS NULL"  # noqa: S608
+        " ORDER BY id LIMIT ?",
+        (contact, after, limit),
+    )
+    return [_row(row) for row in rows]
+
+
 def search(
     db: sqlite3.Connection, words: str, *, contact: int | None = None, limit: int = PAGE, before: int | None = None
 ) -> list[MessageRow]:
