@@ -7,7 +7,8 @@ StoreError
 ├── KeysDiffer                  somebody else stands under that id or key
 ├── TooManyStrangers            introductions that nobody answered
 ├── NoSuchMessage               a number that means no message, or one that does not allow what is asked
-└── BadText                     a text that cannot be sent
+├── BadText                     a text that cannot be sent
+└── NotAStore                   a file in a backup that is no store of ours
 """
 
 
@@ -56,3 +57,7 @@ class NoSuchMessage(StoreError):
 
 class BadText(StoreError):
     """A text that cannot be sent."""
+
+
+class NotAStore(StoreError):
+    """What came in a backup is not a store that we can use."""
