@@ -11,6 +11,7 @@ Of tar only this much is used: regular files under these names, no links, no lon
 nothing else either, so that there is nothing in an archive that could lead it out of the directory it restores to.
 """
 
+import errno
 import json
 import os
 import re
@@ -167,8 +168,8 @@ def restore(archive: OpeningReader, directory: Path) -> Note:
 
 
 def stored_files(directory: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """Yield names of received files, and each opened for reading until the next is asked for. Links are not followed,
-    what has other names is passed over, and so is what is removed meanwhile."""
+    """Yield names of received files, and each opened for reading until the next is asked for. What is no regular file
+    or has another name is passed over, and so is what is removed meanwhile."""
     try:
         names = sorted(entry.name for entry in directory.iterdir() if STORED_NAME.fullmatch(entry.name))
     except FileNotFoundError:
@@ -177,11 +178,15 @@ def stored_files(directory: Path) -> Iterator[tuple[str, BinaryIO]]:
         try:
             # Without O_NONBLOCK a pipe under such a name would hold us.
             descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):  # gone, a link, a socket
+                continue
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
             continue
         with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                yield name, file
+            yield name, file
 
 
 def _members(archive: OpeningReader, seen: set[str]) -> Iterator[tuple[str, int]]:

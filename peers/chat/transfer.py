@@ -283,7 +283,10 @@ def _import_backup(profile: Profile, options: ImportOptions, report: Report) -> 
 def _make_whole(profile: Profile) -> tuple[bool, Restored]:
     """Check what was restored as the parts that use it would, before it becomes a profile. Returns whether its keys are
     sealed, and what its store holds."""
-    settings = profile.settings()
+    try:
+        settings = profile.settings()
+    except NoSuchProfile:
+        raise BadBackup(f"{IDENTITY} in the backup is empty") from None
     token_there = (profile.directory / TOKEN).exists()
     # A backup that could name any file as the token would have its first line sent to the relay that it names.
     if settings.token_file is not None and settings.token_file != Path(TOKEN):
