@@ -56,9 +56,10 @@ class ChatApp(App[None]):
         if self._carried:
             self._await_failure(self.chat)
 
-    def on_app_focus(self) -> None:
-        if self.chat is not None:
-            self.chat.app_has_focus()
+    def watch_app_focus(self, focus: bool) -> None:
+        # Not on_app_focus: that is called before Textual's own handler, which changes what is asked about.
+        if focus and self.chat is not None:
+            self.chat.attended_again()
 
     @work(name="follow")
     async def _follow(self, chat: ChatScreen, after: int) -> None:

@@ -43,9 +43,9 @@ class PeopleList(OptionList):
         self._draw(kept)
 
     def mark(self, current: int | None) -> None:
-        """Mark whose conversation is shown."""
+        """Mark whose conversation is shown, or with None the first, for Enter to open."""
         order = self.order
-        self.highlighted = order.index(current) if current in order else None
+        self.highlighted = order.index(current) if current in order else (0 if order else None)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()

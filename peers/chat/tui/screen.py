@@ -258,7 +258,7 @@ class ChatScreen(Screen[None]):
     @property
     def _attended(self) -> bool:
         """Whether somebody can be looking at the conversation."""
-        return self.app.app_focus and self.is_current and self.conversation.region.height > 0
+        return self.app.app_focus and self.app.screen is self and self.conversation.region.height > 0
 
     def _mark_read(self) -> None:
         person = self.person
@@ -282,7 +282,7 @@ class ChatScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         self._mark_read()
 
-    def app_has_focus(self) -> None:
+    def attended_again(self) -> None:
         """Take note that somebody looks at the terminal again."""
         self._mark_read()
 
@@ -300,6 +300,7 @@ class ChatScreen(Screen[None]):
                 await self.session.store.write(messages.edit, self.session.now(), editing, event.text)
             else:
                 await self.session.say(contact, event.text)
+                await self.conversation.to_end()
         except EXPECTED as error:
             if self.current == contact:
                 self.composer.write(event.text + self.composer.text)
@@ -346,8 +347,7 @@ class ChatScreen(Screen[None]):
             self.conversation.focus()
 
     def on_composer_scrolled(self, event: Composer.Scrolled) -> None:
-        view = self.conversation
-        view.scroll_relative(y=event.pages * max(view.size.height - 2, 1), animate=False)
+        self.conversation.scroll_pages(event.pages)
 
     # --- Keys and mouse -----------------------------------------------------------------------------------------------
 
