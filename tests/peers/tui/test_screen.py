@@ -171,10 +171,10 @@ def test_what_they_edit_and_delete_is_shown(scene: Scene) -> None:
 def test_pages_are_read_as_one_scrolls_and_others_dropped(scene: Scene) -> None:
     async def story() -> None:
         bob = await scene.knows("Bob")
-        await scene.history(bob, 500)
+        await scene.history(bob, 260)
         async with scene.screen(bob, size=(80, 24)) as view:
             history = view.chat.conversation
-            assert view.in_view[-1].startswith("number 499")
+            assert view.in_view[-1].startswith("number 259")
             assert len(view.texts) < 100
             most = 0
             while not view.texts[0].startswith("number 0 "):
@@ -185,18 +185,18 @@ def test_pages_are_read_as_one_scrolls_and_others_dropped(scene: Scene) -> None:
                 assert before[0] in view.in_view
                 most = max(most, len(view.texts))
             assert most <= 160
-            assert not view.texts[-1].startswith("number 499")
+            assert not view.texts[-1].startswith("number 259")
             await view.press("shift+tab", "home")
             await view.until(lambda: view.in_view[0].startswith("number 0 "))
             assert history.scroll_y == 0
-            while not view.in_view[-1].startswith("number 499"):
+            while not view.in_view[-1].startswith("number 259"):
                 before = view.in_view
                 await view.press("pagedown")
                 await view.until(lambda before=before: view.in_view != before)  # type: ignore[misc]
                 assert before[-1] in view.in_view
                 assert len(view.texts) <= 160
             await view.press("home", "end")
-            await view.until(lambda: view.in_view[-1].startswith("number 499"))
+            await view.until(lambda: view.in_view[-1].startswith("number 259"))
 
     run(scene, story)
 
