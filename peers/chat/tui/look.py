@@ -16,7 +16,7 @@ Screen { layers: base; }
 #heading {
     height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis;
 }
-#conversation { height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; overflow-x: hidden; }
+#conversation { height: 1fr; padding: 0 1; align-vertical: bottom; scrollbar-size-vertical: 1; overflow-x: hidden; }
 #empty { height: 1fr; padding: 1 2; color: $text-muted; display: none; }
 #right.-empty { #heading, #conversation, #editing, #composer { display: none; } #empty { display: block; } }
 #editing { height: 1; padding: 0 1; background: $warning-muted; color: $text-warning; display: none; }
