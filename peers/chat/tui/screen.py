@@ -32,10 +32,6 @@ from peers.store import feed, messages
 from peers.store.feed import EventRow, Kind
 from peers.store.messages import MessageRow
 
-NARROW: Final = 70
-"""Columns below which contacts and conversation take turns."""
-TALL: Final = 28
-"""Rows from which there is room for an empty one between messages."""
 _CHANGES: Final = (Kind.STATE, Kind.EDITED, Kind.DELETED, Kind.FILE)
 _KEYS: Final = "F1 help · Ctrl+P commands · Ctrl+Q quit"
 
@@ -49,8 +45,6 @@ class ChatScreen(Screen[None]):
         current: whose conversation is shown.
     """
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012 - so it is declared in Textual
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = None
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "help", priority=True),

@@ -126,10 +126,10 @@ def test_sizes() -> None:
 
 
 def test_only_what_is_whole_looks_full() -> None:
-    assert files.progress(0, 10).plain == "░" * 20 + " 0 %"
-    assert files.progress(999, 1000).plain == "█" * 19 + "░" + " 99 %"
-    assert files.progress(10, 10).plain == "█" * 20 + " 100 %"
-    assert files.progress(0, 0).plain == "█" * 20 + " 100 %"
+    assert files.progress(0, 10).plain == "░" * 16 + " 0 %"
+    assert files.progress(999, 1000).plain == "█" * 15 + "░" + " 99 %"
+    assert files.progress(10, 10).plain == "█" * 16 + " 100 %"
+    assert files.progress(0, 0).plain == "█" * 16 + " 100 %"
 
 
 def test_the_status_line_says_what_is_and_what_to_do() -> None:
