@@ -142,10 +142,10 @@ class ConversationView(VerticalScroll, can_focus=True):
                 first = next((row.id for row in page.rows if not row.outgoing), None)
                 if first is not None:
                     await self._mark_unread(first)
-            await self._append(page)
-            self._at_end = page.at_end
             if page.rows[-1].outgoing:  # one's own words are always shown
                 self._following = True
+            await self._append(page)
+            self._at_end = page.at_end
             await self._drop_oldest()
             self.call_after_refresh(self._settle)
 
@@ -187,6 +187,16 @@ class ConversationView(VerticalScroll, can_focus=True):
             self.scroll_home(animate=False)
         else:
             self.select_none()
+
+    def action_page_up(self) -> None:
+        self.scroll_pages(-1)
+
+    def action_page_down(self) -> None:
+        self.scroll_pages(1)
+
+    def scroll_pages(self, count: int) -> None:
+        """Scroll by pages that overlap a little, so that one does not lose the thread."""
+        self.scroll_relative(y=count * max(self.size.height - 2, 1), animate=False)
 
     def action_to_start(self) -> None:
         self.scroll_home(animate=False)

@@ -32,10 +32,6 @@ from peers.store import feed, messages
 from peers.store.feed import EventRow, Kind
 from peers.store.messages import MessageRow
 
-NARROW: Final = 70
-"""Columns below which contacts and conversation take turns."""
-TALL: Final = 28
-"""Rows from which there is room for an empty one between messages."""
 _CHANGES: Final = (Kind.STATE, Kind.EDITED, Kind.DELETED, Kind.FILE)
 _KEYS: Final = "F1 help · Ctrl+P commands · Ctrl+Q quit"
 
@@ -49,8 +45,6 @@ class ChatScreen(Screen[None]):
         current: whose conversation is shown.
     """
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012 - so it is declared in Textual
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = None
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "help", priority=True),
@@ -258,7 +252,7 @@ class ChatScreen(Screen[None]):
     @property
     def _attended(self) -> bool:
         """Whether somebody can be looking at the conversation."""
-        return self.app.app_focus and self.is_current and self.conversation.region.height > 0
+        return self.app.app_focus and self.app.screen is self and self.conversation.region.height > 0
 
     def _mark_read(self) -> None:
         person = self.person
@@ -282,7 +276,7 @@ class ChatScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         self._mark_read()
 
-    def app_has_focus(self) -> None:
+    def attended_again(self) -> None:
         """Take note that somebody looks at the terminal again."""
         self._mark_read()
 
@@ -300,6 +294,7 @@ class ChatScreen(Screen[None]):
                 await self.session.store.write(messages.edit, self.session.now(), editing, event.text)
             else:
                 await self.session.say(contact, event.text)
+                await self.conversation.to_end()
         except EXPECTED as error:
             if self.current == contact:
                 self.composer.write(event.text + self.composer.text)
@@ -346,8 +341,7 @@ class ChatScreen(Screen[None]):
             self.conversation.focus()
 
     def on_composer_scrolled(self, event: Composer.Scrolled) -> None:
-        view = self.conversation
-        view.scroll_relative(y=event.pages * max(view.size.height - 2, 1), animate=False)
+        self.conversation.scroll_pages(event.pages)
 
     # --- Keys and mouse -----------------------------------------------------------------------------------------------
 

@@ -324,9 +324,8 @@ async def test_what_is_never_whole_fails_and_leaves_nothing(
     async with app(relay, theirs, alice) as peer, alice.at(relay, replace(FAST, stall=1.0)):
         await peer.until_there()
         await peer.say(sent.offer, *sent.chunks[:-1], sent.end)
-        row = await until_over(
-            alice, await alice.until(files.list_of, bool, contact.id) and await the_file(alice, contact)
-        )
+        await alice.until(files.list_of, lambda rows: bool(rows), contact.id)
+        row = await until_over(alice, await the_file(alice, contact))
         assert (row.state, row.reason) == ("failed", CancelReason.GIVEN_UP)
         await until_removed(alice)
         await peer.say(sent.offer, *sent.chunks, sent.end)  # they could not know, and send it again
