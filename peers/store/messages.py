@@ -230,6 +230,12 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
     ]
 
 
+def change_tries(db: sqlite3.Connection, message: int) -> int | None:
+    """Return how often a change of a message was sent that is not settled; None if there is none."""
+    row = db.execute("SELECT tries FROM changes WHERE message = ?", (message,)).fetchone()
+    return None if row is None else int(row[0])
+
+
 def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
     """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
 
@@ -385,6 +391,16 @@ def history(
     return found if after is not None else found[::-1]
 
 
+def received(db: sqlite3.Connection, contact: int, *, after: int = 0, limit: int = PAGE) -> list[MessageRow]:
+    """Return a contact's messages after a row, the oldest first, without those that were deleted."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND id > ? AND outgoing = 0 AND deleted_at IS NULL"  # noqa: S608
+        " ORDER BY id LIMIT ?",
+        (contact, after, limit),
+    )
+    return [_row(row) for row in rows]
+
+
 def search(
     db: sqlite3.Connection, words: str, *, contact: int | None = None, limit: int = PAGE, before: int | None = None
 ) -> list[MessageRow]:
@@ -418,6 +434,22 @@ def unread(db: sqlite3.Connection) -> dict[int, int]:
     return dict(
         db.execute("SELECT contact, count(*) FROM messages WHERE outgoing = 0 AND read_at IS NULL GROUP BY contact")
     )
+
+
+def unacknowledged(db: sqlite3.Connection) -> int:
+    """Return how many messages of ours wait for their acknowledgement."""
+    (count,) = db.execute(
+        "SELECT count(*) FROM messages WHERE outgoing = 1 AND state < 2 AND deleted_at IS NULL"
+    ).fetchone()
+    return int(count)
+
+
+def first_unread(db: sqlite3.Connection, contact: int) -> int | None:
+    """Return the oldest message of a contact that nobody has seen here."""
+    row = db.execute(
+        "SELECT min(id) FROM messages WHERE contact = ? AND outgoing = 0 AND read_at IS NULL", (contact,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
 
 
 def latest(db: sqlite3.Connection) -> dict[int, MessageRow]:
