@@ -19,6 +19,7 @@ from mcp_types import ToolAnnotations
 from peers.chat.agent import access
 from peers.chat.agent.audit import NAME, Audit
 from peers.chat.agent.desk import Desk
+from peers.chat.agent.files import Filing, Outbox
 from peers.chat.agent.rate import Limit, Rate
 from peers.chat.agent.reading import Reading
 from peers.chat.agent.sending import Sending
@@ -91,15 +92,16 @@ def run(profile_name: str | None, options: McpOptions, environ: Mapping[str, str
     """
     hold_standard_streams()
     _log_to_stderr()
+    outbox = Outbox(options.files)
     session = Session.open(profile_name, environ)
     # What the protocol does not say goes to stderr from here on, whoever prints it.
     sys.stdout.flush()
     wire = os.dup(1)
     os.dup2(2, 1)
-    return asyncio.run(_run(session, options, Input(0), Output(wire)))
+    return asyncio.run(_run(session, outbox, options, Input(0), Output(wire)))
 
 
-async def _run(session: Session, options: McpOptions, source: Input, sink: Output) -> int:
+async def _run(session: Session, outbox: Outbox, options: McpOptions, source: Input, sink: Output) -> int:
     async with session:
         allowed = await session.store.read(access.grant, options.allow, options.human, everybody=options.allow_all)
         desk = Desk(
@@ -110,7 +112,7 @@ async def _run(session: Session, options: McpOptions, source: Input, sink: Outpu
             agent=options.agent,
             max_text=options.max_text,
         )
-        server = make_server(desk, options)
+        server = make_server(desk, outbox, options)
         signals = Signals()
         serving = asyncio.create_task(server.serve(source, sink), name="mcp")
         stopped = asyncio.create_task(signals.wait(), name="mcp-signal")
@@ -170,7 +172,7 @@ class _Sink:
         """Done already: each write is handed to the system before it returns."""
 
 
-def make_server(desk: Desk, options: McpOptions) -> Server:
+def make_server(desk: Desk, outbox: Outbox, options: McpOptions) -> Server:
     """Return a server with the tools that the options allow."""
     server = Server(
         "blindrelay",
@@ -184,7 +186,7 @@ def make_server(desk: Desk, options: McpOptions) -> Server:
     async def get_status() -> Status:
         """Tell how things stand: the connection, what waits, and what you are allowed."""
         async with desk.call("get_status"):
-            return await _status(desk, reading, options)
+            return await _status(desk, reading, outbox, options)
 
     looks = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     says = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
@@ -197,6 +199,8 @@ def make_server(desk: Desk, options: McpOptions) -> Server:
         (sending.send_message, says),
         (get_status, looks),
     ]
+    if outbox.directories:
+        tools.append((Filing(desk, outbox).send_file, says))
     if options.human is not None:
         tools.append((sending.ask_human, says))
     for function, annotations in tools:
@@ -204,7 +208,7 @@ def make_server(desk: Desk, options: McpOptions) -> Server:
     return server
 
 
-async def _status(desk: Desk, reading: Reading, options: McpOptions) -> Status:
+async def _status(desk: Desk, reading: Reading, outbox: Outbox, options: McpOptions) -> Status:
     connection = await desk.session.store.read(feed.connection)
     count, waiting = await reading.count()
     return Status(
@@ -216,7 +220,7 @@ async def _status(desk: Desk, reading: Reading, options: McpOptions) -> Status:
         rate_per_contact=str(options.rate),
         rate_total=str(options.rate_total),
         max_text_bytes=options.max_text,
-        send_files_from=[str(path) for path in options.files],
+        send_files_from=[str(directory) for directory in outbox.directories],
     )
 
 

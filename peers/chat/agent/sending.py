@@ -60,7 +60,7 @@ class Sending:
             await self._desk.began("send_message", facts)
             said = await self._session.say(row.id, text)
             facts["id"] = said.id
-            said = await self._delivered(context, said, wait_seconds)
+            said = await delivered(self._desk, context, said.id, wait_seconds)
             facts["state"] = said.state.name.lower()
             return sent(said, row)
 
@@ -101,16 +101,6 @@ class Sending:
                 code=code,
             )
 
-    async def _delivered(self, context: Context[Any, Any], said: MessageRow, seconds: float) -> MessageRow:
-        try:
-            now = await self._desk.wait(
-                context, seconds, lambda db: messages.get(db, said.id), lambda row: row.state >= State.DELIVERED
-            )
-        except RelayRefused:
-            kept = f"the message is kept under the id {said.id}: do not send it again. It cannot be delivered now"
-            raise Refused(f"{kept}: {REFUSED}") from None
-        return await self._store.read(messages.get, said.id) if now is None else now
-
     async def _answer(
         self, context: Context[Any, Any], human: ContactRow, asked: MessageRow, code: str, seconds: float
     ) -> _Words | None:
@@ -140,6 +130,22 @@ class Sending:
             if code not in self._open:
                 self._open.add(code)
                 return code
+
+
+async def delivered(desk: Desk, context: Context[Any, Any], message: int, seconds: float) -> MessageRow:
+    """Return a message of ours once it is delivered or has failed, or as it is after so many seconds.
+
+    Raises:
+        Refused: nothing is delivered now, and waiting is of no use.
+    """
+    try:
+        now = await desk.wait(
+            context, seconds, lambda db: messages.get(db, message), lambda row: row.state >= State.DELIVERED
+        )
+    except RelayRefused:
+        kept = f"the message is kept under the id {message}: do not send it again. It cannot be delivered now"
+        raise Refused(f"{kept}: {REFUSED}") from None
+    return await desk.session.store.read(messages.get, message) if now is None else now
 
 
 def _question(agent: str, code: str, question: str) -> str:

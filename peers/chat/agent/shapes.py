@@ -90,6 +90,15 @@ class Sent(BaseModel):
     )
 
 
+class SentFile(Sent):
+    """A file of yours."""
+
+    name: str
+    bytes: int
+    sent_bytes: int
+    why: str = Field(description="Why it failed, if it did.")
+
+
 class Answer(BaseModel):
     """What a human answered."""
 

@@ -33,7 +33,7 @@ class Outward:
     ) -> None:
         self._place = place
         self._store = place.session.store
-        self._peers = {peer.id for peer in peers}
+        self._peers = {peer.public for peer in peers}  # not their rows, which others may get
         self._several = len(peers) > 1
         self._output = output
         self._report = report
@@ -103,7 +103,7 @@ class Outward:
 
     def _line(self, happening: Happening) -> str | None:
         event, contact, message = happening.event, happening.contact, happening.message
-        if event.kind not in _SHOWN or contact is None or message is None or contact.id not in self._peers:
+        if event.kind not in _SHOWN or contact is None or message is None or contact.public not in self._peers:
             return None
         if self._json:
             # Of the states those of our own messages: that we read theirs is our own doing.
@@ -122,7 +122,7 @@ class Outward:
         event, contact, message = happening.event, happening.contact, happening.message
         fresh = event.seq > self._started
         if event.kind is Kind.MESSAGE and message is not None and contact is not None and not self._json:
-            if contact.id in self._peers and not message.outgoing and message.kind != "text":
+            if contact.public in self._peers and not message.outgoing and message.kind != "text":
                 self._report.note(f"{label_of(contact)}: a {message.kind} came, which the bridge does not print")
         elif event.kind is Kind.CONTACT and event.detail == "new" and self._place.given is not None:
             await self._shut_out(contact)
@@ -134,7 +134,7 @@ class Outward:
     async def _shut_out(self, contact: ContactRow | None) -> None:
         """Block who introduced themselves where only the peers of the environment are wanted: nothing of theirs is kept
         or acknowledged, which would say that somebody has it."""
-        if contact is not None and contact.id not in self._peers and not contact.blocked:
+        if contact is not None and contact.public not in self._peers and not contact.blocked:
             await self._store.write(contacts.set_blocked, self._place.session.now(), contact.id, blocked=True)
 
     def _tell_connection(self, connection: dict[str, Any]) -> None:

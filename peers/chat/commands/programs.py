@@ -76,6 +76,14 @@ def mcp(
             autocompletion=complete_contact,
         ),
     ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--files",
+            metavar="DIR",
+            help="It may send files out of this directory; may be given again.",
+        ),
+    ] = None,
     rate: Annotated[str, typer.Option("--rate", metavar="N/UNIT", help="Messages to one contact.")] = "20/min",
     rate_total: Annotated[
         str, typer.Option("--rate-total", metavar="N/UNIT", help="Messages to all contacts together.")
@@ -105,6 +113,7 @@ def mcp(
             allow=tuple(allow or ()),
             allow_all=allow_all,
             human=human,
+            files=tuple(files or ()),
             rate=Rate.parse(rate),
             rate_total=Rate.parse(rate_total),
             max_text=max_text,
