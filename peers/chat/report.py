@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,9 +35,9 @@ class Report:
     def __init__(self, *, json: bool) -> None:
         self.json = json
 
-    def show(self, text: str, **fields: Any) -> None:
-        """Print what was done or found: `text`, or `fields` as JSON."""
-        print(json.dumps(fields) if self.json else text, flush=True)
+    def show(self, record: Mapping[str, Any], text: str) -> None:
+        """Print what was done or found: `record` as JSON, or `text`."""
+        print(json.dumps(record) if self.json else text, flush=True)
 
     def warn(self, text: str) -> None:
         """Print what a person must know, and what does not keep the command from its work."""
@@ -50,6 +51,11 @@ class Report:
     def _complain(self, kind: str, text: str, **more: Any) -> None:
         line = clean_line(text)
         print(json.dumps({kind: line, **more}) if self.json else f"{_PROGRAM}: {line}", file=sys.stderr, flush=True)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number with what it counts: ``1 contact``, ``2 contacts``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def rfc3339(moment: datetime) -> str:

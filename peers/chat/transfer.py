@@ -17,7 +17,7 @@ from keys.private_file import make_directories, read_private, sync_directory
 from peers.chat.accounts import export_account, import_account, writing
 from peers.chat.backup import IDENTITY, SETTINGS, STORE, TOKEN, BackupWriter, BadBackup, Note, restore, stored_files
 from peers.chat.exits import Exit
-from peers.chat.report import Failure, Report, rfc3339
+from peers.chat.report import Failure, Report, counted, rfc3339
 from peers.database import DatabaseError, copy_database
 from peers.profile import NoSuchProfile, Profile, ProfileError, ProfileSettings, ask_passphrase
 from peers.profile.settings import write_settings
@@ -149,14 +149,16 @@ def _export_backup(profile: Profile, settings: ProfileSettings, options: ExportO
             backup.finish()
         size = file.tell()
     report.show(
+        {
+            "exported": str(options.path),
+            "profile": profile.name,
+            "contacts": examined.contacts,
+            "messages": examined.messages,
+            "files": files,
+            "bytes": size,
+        },
         f"The profile {profile.name} is in {options.path}: {_counts(examined.contacts, examined.messages, files)}, "
         f"{size} bytes, sealed under the passphrase. There is no way to it without that.",
-        exported=str(options.path),
-        profile=profile.name,
-        contacts=examined.contacts,
-        messages=examined.messages,
-        files=files,
-        bytes=size,
     )
 
 
@@ -320,24 +322,26 @@ def _tell(profile: Profile, note: Note, restored: Restored, files: int, *, seale
         lines.append("Its keys are sealed under the passphrase that they had then, not under that of the backup.")
     if restored.unsent_files:
         lines.append(
-            f"{restored.unsent_files} files had not arrived at their recipients and failed: send them again from here."
+            f"Not arrived at their recipients, and failed now: {counted(restored.unsent_files, 'file')}. Send them again."
         )
     lines.append(ONE_CONNECTION)
     report.show(
+        {
+            "imported": profile.name,
+            "made_at": rfc3339(note.made_at),
+            "contacts": restored.contacts,
+            "messages": restored.messages,
+            "files": files,
+            "unsent_files": restored.unsent_files,
+            "keys_sealed": sealed,
+            "note": ONE_CONNECTION,
+        },
         "\n".join(lines),
-        imported=profile.name,
-        made_at=rfc3339(note.made_at),
-        contacts=restored.contacts,
-        messages=restored.messages,
-        files=files,
-        unsent_files=restored.unsent_files,
-        keys_sealed=sealed,
-        note=ONE_CONNECTION,
     )
 
 
 def _counts(people: int, said: int, files: int) -> str:
-    return f"{people} contacts, {said} messages, {files} received files"
+    return ", ".join((counted(people, "contact"), counted(said, "message"), counted(files, "received file")))
 
 
 def _program() -> str:
