@@ -321,9 +321,8 @@ def _tell(profile: Profile, note: Note, restored: Restored, files: int, *, seale
     if sealed:
         lines.append("Its keys are sealed under the passphrase that they had then, not under that of the backup.")
     if restored.unsent_files:
-        lines.append(
-            f"Not arrived at their recipients, and failed now: {counted(restored.unsent_files, 'file')}. Send them again."
-        )
+        unsent = counted(restored.unsent_files, "file")
+        lines.append(f"Not arrived at their recipients, and failed now: {unsent}. Send them again.")
     lines.append(ONE_CONNECTION)
     report.show(
         {
