@@ -178,6 +178,23 @@ def keyed_digest(key: bytes, data: bytes, size: int = 16) -> bytes:
     return blake3(data, key=key).digest(length=size)
 
 
+class Digest:
+    """BLAKE3 of bytes that come in pieces; other threads run while a piece is digested."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self) -> None:
+        self._state = blake3()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next piece."""
+        self._state.update(data)
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes for all that came so far."""
+        return self._state.digest()
+
+
 # --- ChaCha20 header keystream --------------------------------------------------------------------------------------
 
 COUNTER_0: Final = bytes(4)

@@ -10,6 +10,7 @@ them or in another process of the profile.
 import asyncio
 import math
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 from keys.files import ClientKeys
@@ -19,6 +20,7 @@ from peers.carrier.lane import ChangeTag, Lane, MessageTag
 from peers.carrier.options import CarrierOptions
 from peers.carrier.outgoing import Outgoing
 from peers.carrier.post import Post
+from peers.carrier.transfers import Transfers
 from peers.client import (
     Connected,
     Disconnected,
@@ -38,7 +40,8 @@ from peers.database import Database
 from peers.store import Connection, contacts, feed, messages
 from peers.store.contacts import ContactRow
 from peers.store.errors import KeysDiffer, NoSuchContact, TooManyStrangers
-from peers.store.feed import Kind
+from peers.store.feed import EventRow, Kind
+from peers.store.file_rows import PROGRESS
 
 _LEAVE = 2.0
 """Seconds that acknowledgements may take at the end."""
@@ -48,21 +51,35 @@ class Carrier:
     """Carries for one identity. One process of a profile may do so at a time: see :class:`peers.profile.ProfileLock`.
 
     ``async with Carrier(…) as carrier:`` runs it; :meth:`failure` raises what ends it early.
+
+    Args:
+        store: the profile's.
+        keys: who we are.
+        relay: where.
+        options: see there.
+        files_dir: where received files lie; made if it is missing.
     """
 
     _task: asyncio.Task[None]
     _seen: int
 
     def __init__(
-        self, store: Database, keys: ClientKeys, relay: RelayCard, options: CarrierOptions | None = None
+        self,
+        store: Database,
+        keys: ClientKeys,
+        relay: RelayCard,
+        options: CarrierOptions | None = None,
+        *,
+        files_dir: Path,
     ) -> None:
         self._options = options or CarrierOptions()
         self._client = RelayClient(keys.identity, relay, self._options.client)
         self._post = Post(store, keys, self._client, self._options)
         self._store = store
+        self._transfers = Transfers(self._post, files_dir)
+        self._outgoing = Outgoing(self._post, self._transfers)
+        self._incoming = Incoming(self._post, self._transfers)
         self._arrived = False
-        self._outgoing = Outgoing(self._post)
-        self._incoming = Incoming(self._post)
         self._noticed: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -82,6 +99,7 @@ class Carrier:
                     await self._client.barrier()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)  # what it raised is for whoever waits for failure()
+        await self._transfers.close()
         await self._store.write(_end, self._post.now(), refused=_refused(task))
 
     async def failure(self) -> None:
@@ -108,6 +126,7 @@ class Carrier:
                     tasks.create_task(self._send(), name="carrier-send"),
                     tasks.create_task(self._follow(), name="carrier-follow"),
                     tasks.create_task(self._incoming.answer(), name="carrier-answer"),
+                    tasks.create_task(self._transfers.run(), name="carrier-files"),
                 ]
                 await self._watch([lane.row for lane in self._post.lanes.values()])
                 async for event in self._client:
@@ -158,6 +177,8 @@ class Carrier:
                 for event in events:
                     if event.kind is Kind.CONTACT and event.contact is not None:
                         await self._reload(event.contact)
+                    elif event.message is not None and _concerns_files(event):
+                        await self._transfers.changed(event.message)
                 self._seen = events[-1].seq
             self._post.stirred.set()
 
@@ -171,9 +192,11 @@ class Carrier:
             case Connected():
                 for lane in post.lanes.values():
                     lane.reset(self._options.resend, post.clock() + self._options.probe)
+                self._transfers.connected()
                 self._arrived = True
                 post.stirred.set()
             case Disconnected(_, text, retry_in):
+                self._transfers.connected()
                 await self._store.write(_disconnected, now, text, retry_in)
             case IdInUse():
                 text = "another program uses this identity at the relay; trying again"
@@ -197,7 +220,11 @@ class Carrier:
                 # Also if they were online before: what was on its way may have died with their old socket.
                 lane.reset(self._options.resend, post.clock() + self._options.probe)
                 lane.online = online
-                if online:
+                if not online:
+                    self._transfers.unreachable(lane)
+                else:
+                    lane.came_at = post.clock()
+                    self._transfers.reachable(lane)
                     with suppress(NotConnected):
                         await self._outgoing.greet(lane)
         await self._store.write(contacts.set_online, post.now(), x_pubs, online=online)
@@ -214,9 +241,12 @@ class Carrier:
         lane.probe_at = post.clock() + self._options.probe
         if isinstance(tag, MessageTag):
             lane.on_way.pop(tag.message, None)
+            self._transfers.offer_refused(tag.message)
             await self._store.write(messages.mark_queued, post.now(), [tag.message])
         elif isinstance(tag, ChangeTag):
             lane.changes.pop(tag.message, None)
+        else:
+            self._transfers.refused(lane, tag)
         post.stirred.set()
 
     async def _introduced(self, event: Introduction) -> None:
@@ -260,6 +290,7 @@ class Carrier:
             if lane is not None:
                 del self._post.lanes[contact]
                 del self._post.by_peer_id[lane.row.public.id]
+                await self._transfers.contact_removed(contact)
                 await self._client.unwatch([lane.row.public.x_pub])
             return
         if lane is None:
@@ -275,6 +306,12 @@ class Carrier:
 
     async def _watch(self, rows: list[ContactRow]) -> None:
         await self._client.watch([row.public.x_pub for row in rows if not row.blocked])
+
+
+def _concerns_files(event: EventRow) -> bool:
+    if event.kind is Kind.FILE:
+        return event.detail != PROGRESS
+    return event.kind is Kind.DELETED
 
 
 def _refused(task: asyncio.Task[None]) -> bool:

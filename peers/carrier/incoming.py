@@ -7,8 +7,9 @@ from keys.errors import OpenError
 from keys.primitives import NONCE_SIZE
 from peers.carrier.lane import ChangeTag, Lane
 from peers.carrier.post import Post
+from peers.carrier.transfers import Transfers
 from peers.client import NotConnected, PeerPacket
-from peers.store import Connection, contacts, messages
+from peers.store import Connection, contacts, file_steps, messages
 from wire.commands import Body
 from wire.errors import WireError
 from wire.inner import parse_inner
@@ -18,6 +19,11 @@ from wire.peer_commands import (
     Delete,
     DeliveryAck,
     Edit,
+    FileCancel,
+    FileChunk,
+    FileEnd,
+    FileOffer,
+    FileWant,
     PeerBody,
     PeerCommand,
     ReadAck,
@@ -34,8 +40,9 @@ class Incoming:
     """Takes packets in order. Their writes are put in line at once, and answered in that order once they are committed:
     so many packets share one commit, which on a memory card takes longer than all else."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, transfers: Transfers) -> None:
         self._post = post
+        self._transfers = transfers
         self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body]] = asyncio.Queue(_ANSWERS)
 
     async def take(self, event: PeerPacket) -> None:
@@ -48,7 +55,7 @@ class Incoming:
             body = parse_from_peer(inner.command, inner.body)
         except (OpenError, WireError):
             return
-        extended = inner.command >= _OURS_FROM
+        extended = inner.command >= _OURS_FROM or (isinstance(body, FileOffer) and body.pull is not None)
         if not lane.row.knows_us or (extended and not lane.row.extended):
             await self._post.store.write(contacts.met, lane.row.id, extended=extended)
             lane.row = await self._post.store.read(contacts.get, lane.row.id)
@@ -77,7 +84,7 @@ class Incoming:
                 await self._then(post.store.submit(_received, post.now(), contact, uuid, text), lane, DeliveryAck(uuid))
             case DeliveryAck(uuid) | ReadAck(uuid):
                 read = isinstance(body, ReadAck)
-                noted = post.store.submit(messages.acknowledged, post.now(), contact, uuid, read=read)
+                noted = post.store.submit(file_steps.acknowledged, post.now(), contact, uuid, read=read)
                 noted.add_done_callback(lambda done: self._acknowledged(done, lane, uuid))
             case Edit(uuid, text):
                 written = post.store.submit(messages.receive_edit, post.now(), contact, nonce, uuid, text)
@@ -91,12 +98,19 @@ class Incoming:
                 written = post.store.submit(_called, post.now(), contact, nonce)
                 # Nothing here can take a call, and a caller who knows does not let it ring.
                 await self._then(written, lane, Call(PeerCommand.CALL_REJECT))
+            case FileOffer() | FileChunk() | FileEnd() | FileWant() | FileCancel():
+                await self._transfers.take(lane, nonce, body)
             case _:
                 pass  # of no concern to us: another program's codes
 
-    def _acknowledged(self, noted: "asyncio.Future[None]", lane: Lane, uuid: bytes) -> None:
+    def _acknowledged(self, noted: "asyncio.Future[int | None]", lane: Lane, uuid: bytes) -> None:
         # Off the way only now: until the commit the store has it as one that is to be sent.
-        if not noted.cancelled() and noted.exception() is None and lane.acknowledged(uuid):
+        if noted.cancelled() or noted.exception() is not None:
+            return
+        file = noted.result()
+        if file is not None:
+            self._transfers.arrived(file)
+        if lane.acknowledged(uuid):
             lane.patience = self._post.options.resend
             self._post.stirred.set()
 

@@ -1,5 +1,6 @@
 """Lanes: what a carrier knows, for the time of a connection, about the way to one contact."""
 
+import math
 from typing import Final, NamedTuple
 
 from keys.contact import Contact
@@ -20,6 +21,7 @@ class Lane:
     Attributes:
         row: the contact as the store had it last.
         online: the relay says that they are connected, and has refused nothing for them since.
+        came_at: when it last said so (event loop time).
         introduced: they were given our keys since they came online.
         on_way: messages that were sent and are not acknowledged, by row.
         changes: edits, deletions and read marks that were sent: by message the revision, and when to try again.
@@ -31,6 +33,7 @@ class Lane:
 
     __slots__ = (
         "_message_id",
+        "came_at",
         "changes",
         "contact",
         "introduced",
@@ -47,6 +50,7 @@ class Lane:
         self.row = row
         self.contact = Contact(ours, row.public, row.nickname)
         self._message_id = 0
+        self.came_at = 0.0
         self.wake_at = 0.0
         self.woken_for = 0
         self.reset(patience, 0.0)
@@ -64,6 +68,11 @@ class Lane:
         """Count our messages to them, modulo 2¹⁶."""
         message_id, self._message_id = self._message_id, (self._message_id + 1) & 0xFFFF
         return message_id
+
+    @staticmethod
+    def taken(uuid: bytes) -> Sent:
+        """What :attr:`on_way` has for a file whose offer arrived: it is not offered again on this connection."""
+        return Sent(uuid, math.inf)
 
     def acknowledged(self, uuid: bytes) -> bool:
         """Take a message off the way; tells whether it was on it."""
@@ -88,7 +97,8 @@ class ChangeTag(NamedTuple):
 
 
 class FileTag(NamedTuple):
-    """A packet that carries something about a file; `chunk` is its index, or -1."""
+    """A packet that carries something about a file: the chunk with this index, or (-2) the end of a file sent unasked,
+    or (-1) anything else."""
 
     file_id: bytes
     chunk: int

@@ -1,8 +1,11 @@
 """How patient and how generous a carrier is."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from peers.client import ClientOptions
+
+MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,12 @@ class CarrierOptions:
         wake: ask the relay to wake contacts who are offline when something is written to them.
         wake_pause: how long after a wake of a contact there is no other.
         read_receipts: tell contacts what was read here.
+        auto_accept: bytes of a file up to which it is taken without asking; of a stranger (they introduced themselves,
+            and we never answered) bytes of all files together. A bigger one waits for a yes; where its sender does not
+            wait for it, it is refused.
+        spare: bytes of the disk that received files leave free.
+        push_after: how long after an offer a file is sent unasked to a program that did not ask for it, and never has.
+        stall: how long nothing may come of a file, while its sender is online, until it is given up.
     """
 
     client: ClientOptions = field(default_factory=ClientOptions)
@@ -29,3 +38,7 @@ class CarrierOptions:
     wake: bool = True
     wake_pause: float = 30.0
     read_receipts: bool = True
+    auto_accept: int = 64 * MIB
+    spare: int = 256 * MIB
+    push_after: float = 2.0
+    stall: float = 600.0

@@ -6,10 +6,12 @@ from typing import Final
 
 from peers.carrier.lane import ChangeTag, Lane, MessageTag, Sent
 from peers.carrier.post import Post
-from peers.store import jobs, messages
+from peers.carrier.transfers import Transfers
+from peers.store import file_steps, jobs, messages
+from peers.store.file_rows import FileRow
 from peers.store.messages import ChangeRow, MessageRow
 from wire.commands import Body, WakeType
-from wire.peer_commands import Delete, Edit, ReadAck, Text
+from wire.peer_commands import CHUNK_SIZE, Delete, Edit, FileOffer, Pull, ReadAck, Text
 
 _FOREIGN_TRIES: Final = 3
 """How often an edit or deletion is sent to a program that does not acknowledge them (telefon): while its owner is
@@ -25,8 +27,9 @@ _WAKE_AGE: Final = 600_000
 class Outgoing:
     """Sends what is in the store. Raises NotConnected from where the connection ends; what was not sent stays."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, transfers: Transfers) -> None:
         self._post = post
+        self._transfers = transfers
 
     async def run_once(self) -> float:
         """Send all that can be sent now; returns when (event loop time) to look again, if nothing happens before."""
@@ -58,7 +61,10 @@ class Outgoing:
         if not lane.row.knows_us and not lane.introduced:
             await self._introduce(lane)
         rows = await post.store.read(messages.to_send, lane.row.id, post.options.window)
-        fresh = [row for row in rows if row.id not in lane.on_way and row.kind == "text"]
+        files = await post.store.read(file_steps.to_offer, lane.row.id)
+        fresh: list[MessageRow | FileRow] = [row for row in rows if row.id not in lane.on_way]
+        fresh += [row for row in files if row.message not in lane.on_way]
+        fresh.sort(key=_message)
         if not lane.online:
             # One of them is enough to learn whether they are there.
             fresh = fresh[:1]
@@ -71,14 +77,22 @@ class Outgoing:
         deadlines += [again_at for _, again_at in lane.changes.values()]
         return min(deadlines) if lane.online and deadlines else math.inf if lane.online else lane.probe_at
 
-    async def _send(self, lane: Lane, rows: list[MessageRow]) -> None:
+    async def _send(self, lane: Lane, rows: list[MessageRow | FileRow]) -> None:
         post = self._post
         # Committed before the first byte leaves: were it the other way round, a kill in between would leave a message
         # that the peer has and that an edit here would treat as never sent.
-        await post.store.write(messages.mark_sent, post.now(), [row.id for row in rows])
+        still = await post.store.write(messages.mark_sent, post.now(), [_message(row) for row in rows])
         for row in rows:
-            lane.on_way[row.id] = Sent(row.uuid, post.clock() + lane.patience)
-            await post.send(lane, Text(row.uuid, row.text), MessageTag(row.id))
+            message = _message(row)
+            text = still.get(message)
+            if text is None:
+                continue
+            lane.on_way[message] = Sent(row.uuid, post.clock() + lane.patience)
+            if isinstance(row, FileRow):
+                self._transfers.offered(lane, row)
+                await post.send(lane, _offer(row), MessageTag(message))
+            else:
+                await post.send(lane, Text(text.uuid, text.text), MessageTag(message))
 
     async def _tell(self, lane: Lane) -> None:
         post, now = self._post, self._post.clock()
@@ -143,3 +157,12 @@ class Outgoing:
         lane.patience = min(2 * lane.patience, self._post.options.resend_max)
         lane.introduced = False
         lane.row = replace(lane.row, knows_us=False)
+
+
+def _message(row: MessageRow | FileRow) -> int:
+    return row.message if isinstance(row, FileRow) else row.id
+
+
+def _offer(row: FileRow) -> FileOffer:
+    pull = None if row.digest is None else Pull(row.uuid, row.chunk or CHUNK_SIZE, row.digest)
+    return FileOffer(row.file_id, row.name, row.mime, row.size, pull)

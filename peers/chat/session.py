@@ -63,13 +63,23 @@ class Session:
     # --- Carrying -----------------------------------------------------------------------------------------------------
 
     async def carry(self, options: CarrierOptions | None = None) -> Keeper:
-        """Have the messages carried from now on until the session ends: by this process, or by the one that does."""
+        """Have the messages carried from now on until the session ends: by this process, or by the one that does.
+
+        Args:
+            options: instead of those that the profile's settings make; then no token is read from the profile.
+        """
         if self._keeper is None:
-            token = await asyncio.get_running_loop().run_in_executor(None, self.profile.read_token)
-            options = options or CarrierOptions(
-                client=ClientOptions(token=token), wake=self.settings.wake, read_receipts=self.settings.read_receipts
+            if options is None:
+                token = await asyncio.get_running_loop().run_in_executor(None, self.profile.read_token)
+                options = CarrierOptions(
+                    client=ClientOptions(token=token),
+                    wake=self.settings.wake,
+                    read_receipts=self.settings.read_receipts,
+                    auto_accept=self.settings.auto_accept,
+                )
+            make = partial(
+                Carrier, self.store, self.keys, self.settings.relay, options, files_dir=self.profile.files_path
             )
-            make = partial(Carrier, self.store, self.keys, self.settings.relay, options)
             self._keeper = await self._stack.enter_async_context(Keeper(self.profile.lock(), make))
         return self._keeper
 

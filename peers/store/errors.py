@@ -8,6 +8,7 @@ StoreError
 ├── TooManyStrangers            introductions that nobody answered
 ├── NoSuchMessage               a number that means no message, or one that does not allow what is asked
 ├── BadText                     a text that cannot be sent
+├── BadFile                     a file that cannot be sent or saved, or a step that it does not allow
 └── NotAStore                   a file in a backup that is no store of ours
 """
 
@@ -57,6 +58,10 @@ class NoSuchMessage(StoreError):
 
 class BadText(StoreError):
     """A text that cannot be sent."""
+
+
+class BadFile(StoreError):
+    """A file that cannot be sent or saved, or that does not allow what is asked."""
 
 
 class NotAStore(StoreError):

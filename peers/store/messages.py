@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from keys.primitives import random_bytes
-from peers.store import contacts, feed
+from peers.store import contacts, feed, file_rows
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
 from peers.store.words import wanted
@@ -178,12 +178,13 @@ def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, sin
 
 
 def to_send(db: sqlite3.Connection, contact: int, limit: int, *, after: int = 0) -> list[MessageRow]:
-    """Return messages of ours that are not acknowledged, the oldest first. Deleted ones are not sent any more."""
+    """Return texts of ours that are not acknowledged, the oldest first. Deleted ones are not sent any more."""
     return [
         _row(row)
         for row in db.execute(
             f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND outgoing = 1 AND state < 2"  # noqa: S608
-            " AND deleted_at IS NULL AND id > ? ORDER BY id LIMIT ?",
+            # Files are offered beside them (peers.store.file_steps): one that takes hours must not hold texts up.
+            " AND deleted_at IS NULL AND kind != 'file' AND id > ? ORDER BY id LIMIT ?",
             (contact, after, limit),
         )
     ]
@@ -220,21 +221,43 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
             " JOIN messages m ON m.id = c.message"
             # An edit of what is not acknowledged waits: the text itself, sent again, has the new words already, but
             # whether these or the old ones arrived only its acknowledgement can end.
-            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3)) ORDER BY m.id LIMIT ?",
+            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3))"
+            # "Read" says "delivered": of a file that is not whole it would make its sender stop.
+            " AND (c.kind != 'read' OR m.kind != 'file'"
+            " OR EXISTS (SELECT 1 FROM files f WHERE f.message = m.id AND f.state = 'done')) ORDER BY m.id LIMIT ?",
             (contact, limit),
         )
     ]
 
 
-def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
-    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived."""
+def change_tries(db: sqlite3.Connection, message: int) -> int | None:
+    """Return how often a change of a message was sent that is not settled; None if there is none."""
+    row = db.execute("SELECT tries FROM changes WHERE message = ?", (message,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
+    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
+
+    Returns those that are to be sent, as they are now: since they were looked for, one may have been acknowledged or
+    deleted, or have got other words, of which nobody is told as it had not left us yet.
+    """
+    still = {}
     for message in messages:
+        found = db.execute(
+            f"SELECT {_COLUMNS} FROM messages m WHERE id = ? AND state < 2 AND deleted_at IS NULL",  # noqa: S608
+            (message,),
+        ).fetchone()
+        if found is None:
+            continue
+        still[message] = _row(found)
         row = db.execute(
             "UPDATE messages SET state = 1, exposed = 1 WHERE id = ? AND outgoing = 1 AND state = 0 RETURNING contact",
             (message,),
         ).fetchone()
         if row is not None:
             feed.add(db, now, Kind.STATE, contact=row[0], message=message, detail="sent")
+    return still
 
 
 def mark_queued(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
@@ -325,6 +348,13 @@ def receive_delete(db: sqlite3.Connection, now: int, contact: int, nonce: bytes,
         _erase(db, now, row)
 
 
+def forget(db: sqlite3.Connection, now: int, message: int) -> None:
+    """Remove a message as if it had never come: another one takes its place."""
+    row = get(db, message)
+    db.execute("DELETE FROM messages WHERE id = ?", (message,))
+    feed.add(db, now, Kind.DELETED, contact=row.contact, message=message)
+
+
 def first_time(db: sqlite3.Connection, contact: int, nonce: bytes) -> bool:
     """Remember the nonce of a packet; False if it was remembered before, so that what it asks for was done.
 
@@ -361,6 +391,16 @@ def history(
     return found if after is not None else found[::-1]
 
 
+def received(db: sqlite3.Connection, contact: int, *, after: int = 0, limit: int = PAGE) -> list[MessageRow]:
+    """Return a contact's messages after a row, the oldest first, without those that were deleted."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND id > ? AND outgoing = 0 AND deleted_at IS NULL"  # noqa: S608
+        " ORDER BY id LIMIT ?",
+        (contact, after, limit),
+    )
+    return [_row(row) for row in rows]
+
+
 def search(
     db: sqlite3.Connection, words: str, *, contact: int | None = None, limit: int = PAGE, before: int | None = None
 ) -> list[MessageRow]:
@@ -394,6 +434,22 @@ def unread(db: sqlite3.Connection) -> dict[int, int]:
     return dict(
         db.execute("SELECT contact, count(*) FROM messages WHERE outgoing = 0 AND read_at IS NULL GROUP BY contact")
     )
+
+
+def unacknowledged(db: sqlite3.Connection) -> int:
+    """Return how many messages of ours wait for their acknowledgement."""
+    (count,) = db.execute(
+        "SELECT count(*) FROM messages WHERE outgoing = 1 AND state < 2 AND deleted_at IS NULL"
+    ).fetchone()
+    return int(count)
+
+
+def first_unread(db: sqlite3.Connection, contact: int) -> int | None:
+    """Return the oldest message of a contact that nobody has seen here."""
+    row = db.execute(
+        "SELECT min(id) FROM messages WHERE contact = ? AND outgoing = 0 AND read_at IS NULL", (contact,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
 
 
 def latest(db: sqlite3.Connection) -> dict[int, MessageRow]:
@@ -441,6 +497,8 @@ def _erase(db: sqlite3.Connection, now: int, row: MessageRow) -> None:
         " coalesce(read_at, ?) END WHERE id = ?",
         (now, now, row.id),
     )
+    if row.kind == "file":
+        file_rows.abandon(db, now, row.id)
     feed.add(db, now, Kind.DELETED, contact=row.contact, message=row.id)
 
 

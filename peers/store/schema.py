@@ -69,17 +69,29 @@ CREATE TABLE files (
     mime TEXT NOT NULL,
     size INTEGER NOT NULL,
     chunk INTEGER,                         -- bytes in a chunk; of a foreign file unknown until one came
-    digest BLOB CHECK (length(digest) = 32), -- BLAKE3 of the whole; foreign offers have none
+    digest BLOB CHECK (length(digest) = 32), -- BLAKE3 of the whole; ours: once computed; foreign offers have none
     pull INTEGER NOT NULL,                 -- the receiver asks for chunks (FILE_WANT)
     source TEXT,                           -- outgoing: the path it is read from
     stamp TEXT,                            -- outgoing: size, time and inode of that file when it was offered
-    have BLOB,                             -- incoming: a bit for each chunk that is on disk
+    have BLOB,                             -- incoming: the chunks that are on disk (peers.store.chunks)
     moved INTEGER NOT NULL DEFAULT 0,      -- bytes that were sent, or came
     state TEXT NOT NULL CHECK (state IN ('offered', 'moving', 'done', 'failed')),
     reason INTEGER,                        -- of a failure: wire.peer_commands.CancelReason
+    tries INTEGER NOT NULL DEFAULT 0,      -- how often all of it was sent unasked, or came and was not what was offered
+    ended INTEGER NOT NULL DEFAULT 0,      -- incoming: the uuid of the message is its author's, not one of our making
+    tell INTEGER NOT NULL DEFAULT 0,       -- the peer is still to be told that it failed
     UNIQUE (contact, outgoing, file_id)
 ) STRICT;
 CREATE INDEX files_open ON files (outgoing, state) WHERE state IN ('offered', 'moving');
+CREATE INDEX files_to_tell ON files (contact) WHERE tell = 1;
+
+-- Messages whose stored file is to be removed from the disk: a number is never used again, so none is removed twice.
+CREATE TABLE discarded (
+    message INTEGER PRIMARY KEY
+) STRICT;
+CREATE TRIGGER files_discarded AFTER DELETE ON files WHEN old.outgoing = 0 BEGIN
+    INSERT OR IGNORE INTO discarded (message) VALUES (old.message);
+END;
 
 -- What is to be done once, as soon as there is a connection.
 CREATE TABLE jobs (

@@ -33,12 +33,14 @@ class Person:
         directory.mkdir(exist_ok=True)
         self.keys = ClientKeys(Identity.generate(), name)
         self.directory = directory
+        self.files_dir = directory / f"{name}-files"
         self.path = directory / f"{name}.db"
         self.store = open_store(self.path)
         self._now = 0
 
     def at(self, relay: RelayProcess | CuttingProxy, options: CarrierOptions | None = None) -> Carrier:
-        return Carrier(self.store, self.keys, RelayCard(relay.public, relay.url), options)
+        card = RelayCard(relay.public, relay.url)
+        return Carrier(self.store, self.keys, card, options, files_dir=self.files_dir)
 
     def now(self) -> int:
         self._now += 1

@@ -46,7 +46,11 @@ def _run(seeds: tuple[bytes, bytes], nickname: str, store: str, card: str, kill_
 async def _carry(seeds: tuple[bytes, bytes], nickname: str, store: Path, card: str) -> None:
     async with open_store(store) as database:
         keys = ClientKeys(Identity(*seeds), nickname)
-        async with Carrier(database, keys, RelayCard.parse(card)) as carrier, asyncio.timeout(WAIT):
+        files_dir = store.parent / f"{store.stem}-files"
+        async with (
+            Carrier(database, keys, RelayCard.parse(card), files_dir=files_dir) as carrier,
+            asyncio.timeout(WAIT),
+        ):
             await carrier.failure()
 
 

@@ -86,7 +86,7 @@ def test_uuids_are_of_version_4() -> None:
 def test_the_way_of_a_message(db: sqlite3.Connection, bob: ContactRow) -> None:
     row = say(db, bob)
     states = [row.state]
-    steps: tuple[Callable[[], None], ...] = (
+    steps: tuple[Callable[[], object], ...] = (
         lambda: messages.mark_sent(db, 2, [row.id]),
         lambda: messages.mark_queued(db, 3, [row.id]),
         lambda: messages.mark_sent(db, 4, [row.id]),
