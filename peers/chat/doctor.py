@@ -21,7 +21,8 @@ from peers.chat.check_route import Route, check_pages, check_route
 from peers.chat.check_session import check_session, check_subscriptions
 from peers.chat.exits import Exit
 from peers.chat.findings import Finding, Status, ok
-from peers.chat.report import Report, counted
+from peers.chat.output import Output
+from peers.chat.report import counted, failed
 from peers.profile import Profile, ProfileError
 
 _SHOWN: Final = {Status.OK: "ok  ", Status.WARN: "warn", Status.FAIL: "FAIL"}
@@ -53,26 +54,26 @@ def run(options: DoctorOptions) -> int:
     Nothing is changed. If no other program of the profile connects, this one does for a moment, and holds the lock of
     the profile meanwhile: packets that come in that moment are not acknowledged, and so come again later.
     """
-    report = Report(json=options.json)
+    out = Output(json=options.json)
     try:
         profile = Profile.locate(options.profile, options.environ)
-        ward = _Ward(report)
+        ward = _Ward(out)
         _examine(profile, options, ward)
     except ProfileError as error:
-        return report.fail(str(error), Exit.USAGE)
+        return failed(str(error), Exit.USAGE, json=options.json)
     except KeyboardInterrupt:
-        return report.fail("interrupted", Exit.INTERRUPTED)
+        return failed("interrupted", Exit.INTERRUPTED, json=options.json)
     if not options.json:
-        failed, warned = ward.counts[Status.FAIL], ward.counts[Status.WARN]
-        report.show({}, f"\n{failed} failed, {counted(warned, 'warning')}." if failed or warned else "\nAll is well.")
+        fails, warns = ward.counts[Status.FAIL], ward.counts[Status.WARN]
+        out.show({}, f"\n{fails} failed, {counted(warns, 'warning')}." if fails or warns else "\nAll is well.")
     return ward.status
 
 
 class _Ward:
     """Prints findings and keeps the sum of them."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self, out: Output) -> None:
+        self._out = out
         self.counts = dict.fromkeys(Status, 0)
         self.status = Exit.DONE
 
@@ -80,7 +81,7 @@ class _Ward:
         self.counts[finding.status] += 1
         self.status = self.status or finding.exit_status
         fix = f"\n{'':21}→ {finding.fix}" if finding.fix else ""
-        self._report.show(finding.record, f"{_SHOWN[finding.status]}  {finding.check:15}{finding.text}{fix}")
+        self._out.show(finding.record, f"{_SHOWN[finding.status]}  {finding.check:15}{finding.text}{fix}")
 
 
 def _examine(profile: Profile, options: DoctorOptions, ward: _Ward) -> None:

@@ -1,15 +1,9 @@
-"""What a command says: lines for people, or one JSON object per line for programs."""
+"""What ``export``, ``import`` and ``doctor`` share in what they say."""
 
-import json
-import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
 
 from peers.chat.exits import Exit
-from peers.chat.text import clean_line
-
-_PROGRAM: Final = "blindrelay-chat"
+from peers.chat.output import complain
 
 
 class Failure(Exception):
@@ -25,32 +19,10 @@ class Failure(Exception):
         self.exit_status = exit_status
 
 
-class Report:
-    """Where a command prints: what was asked for on stdout, all else on stderr.
-
-    Args:
-        json: objects instead of lines.
-    """
-
-    def __init__(self, *, json: bool) -> None:
-        self.json = json
-
-    def show(self, record: Mapping[str, Any], text: str) -> None:
-        """Print what was done or found: `record` as JSON, or `text`."""
-        print(json.dumps(record) if self.json else text, flush=True)
-
-    def warn(self, text: str) -> None:
-        """Print what a person must know, and what does not keep the command from its work."""
-        self._complain("warning", text)
-
-    def fail(self, text: str, exit_status: Exit) -> Exit:
-        """Print an error; returns the status."""
-        self._complain("error", text, exit=int(exit_status))
-        return exit_status
-
-    def _complain(self, kind: str, text: str, **more: Any) -> None:
-        line = clean_line(text)
-        print(json.dumps({kind: line, **more}) if self.json else f"{_PROGRAM}: {line}", file=sys.stderr, flush=True)
+def failed(text: str, exit_status: Exit, *, json: bool) -> Exit:
+    """Print an error; returns the status."""
+    complain(text, "error", json=json, exit=int(exit_status))
+    return exit_status
 
 
 def counted(number: int, thing: str) -> str:
