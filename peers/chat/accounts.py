@@ -15,7 +15,8 @@ from keys.files import ClientKeys
 from keys.invite import TYPE_MARK, Invite, RelayCard
 from peers import telefon
 from peers.chat.exits import Exit
-from peers.chat.report import Failure, Report
+from peers.chat.output import Output
+from peers.chat.report import Failure, counted
 from peers.new_file import new_file
 from peers.profile import Profile, ProfileError, ask_passphrase
 from peers.store import contacts, open_store
@@ -26,7 +27,7 @@ from peers.telefon import Account, AccountContact, AccountError
 _NOT_IN_AN_ACCOUNT: Final = "messages, files, settings, and which contacts were verified"
 
 
-def export_account(profile: Profile, path: Path, environ: Mapping[str, str], report: Report, *, plain: bool) -> None:
+def export_account(profile: Profile, path: Path, environ: Mapping[str, str], out: Output, *, plain: bool) -> None:
     """Write the account of a profile.
 
     Raises:
@@ -43,21 +44,23 @@ def export_account(profile: Profile, path: Path, environ: Mapping[str, str], rep
     with writing(path) as file:
         file.write(written)
     if plain:
-        report.warn(f"{path} holds the secret keys in clear: whoever reads it can pose as you. Remove it after use")
-    lines = [f"The account of the profile {profile.name} is in {path}: {len(account.contacts)} contacts."]
+        out.warn(f"{path} holds the secret keys in clear: whoever reads it can pose as you. Remove it after use")
+    lines = [f"The account of the profile {profile.name} is in {path}: {counted(len(account.contacts), 'contact')}."]
     lines.append(f"Not in it: {_NOT_IN_AN_ACCOUNT}.")
     if left_out:
         lines.append(f"Left out, for they are blocked: {', '.join(left_out)}.")
     if unverified:
         lines.append(f"Known by introduction alone, which the file cannot say: {', '.join(unverified)}.")
-    report.show(
+    out.show(
+        {
+            "exported": str(path),
+            "profile": profile.name,
+            "contacts": len(account.contacts),
+            "sealed": not plain,
+            "left_out": left_out,
+            "unverified": unverified,
+        },
         "\n".join(lines),
-        exported=str(path),
-        profile=profile.name,
-        contacts=len(account.contacts),
-        sealed=not plain,
-        left_out=left_out,
-        unverified=unverified,
     )
 
 
@@ -65,7 +68,7 @@ def import_account(
     profile: Profile,
     path: Path,
     environ: Mapping[str, str],
-    report: Report,
+    out: Output,
     *,
     relay: str | None,
     contacts_only: bool,
@@ -89,18 +92,20 @@ def import_account(
         _make_profile(profile, account, card, environ, seal=seal, cost=cost)
     asyncio.run(_add(profile, account, outcome))
     made = "" if contacts_only else f"The profile {profile.name} has the keys of the account. "
-    lines = [f"{made}{outcome.added} contacts are new, {outcome.kept} were known before.", *outcome.lines()]
+    lines = [f"{made}New contacts: {outcome.added}; known before: {outcome.kept}.", *outcome.lines()]
     if not contacts_only:
         lines.append("The web app has the same identity: close it before you connect, or the two push each other out.")
-    report.show(
+    out.show(
+        {
+            "imported": profile.name,
+            "new_profile": not contacts_only,
+            "added": outcome.added,
+            "kept": outcome.kept,
+            "skipped": [{"contact": what, "reason": why} for what, why in outcome.skipped],
+            "relabelled": [{"from": was, "to": now} for was, now in outcome.relabelled],
+            "types_lost": outcome.types_lost,
+        },
         "\n".join(lines),
-        imported=profile.name,
-        new_profile=not contacts_only,
-        added=outcome.added,
-        kept=outcome.kept,
-        skipped=[{"contact": what, "reason": why} for what, why in outcome.skipped],
-        relabelled=[{"from": was, "to": now} for was, now in outcome.relabelled],
-        types_lost=outcome.types_lost,
     )
 
 

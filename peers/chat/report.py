@@ -1,14 +1,9 @@
-"""What a command says: lines for people, or one JSON object per line for programs."""
+"""What ``export``, ``import`` and ``doctor`` share in what they say."""
 
-import json
-import sys
 from datetime import UTC, datetime
-from typing import Any, Final
 
 from peers.chat.exits import Exit
-from peers.chat.text import clean_line
-
-_PROGRAM: Final = "blindrelay-chat"
+from peers.chat.output import complain
 
 
 class Failure(Exception):
@@ -24,32 +19,15 @@ class Failure(Exception):
         self.exit_status = exit_status
 
 
-class Report:
-    """Where a command prints: what was asked for on stdout, all else on stderr.
+def failed(text: str, exit_status: Exit, *, json: bool) -> Exit:
+    """Print an error; returns the status."""
+    complain(text, "error", json=json, exit=int(exit_status))
+    return exit_status
 
-    Args:
-        json: objects instead of lines.
-    """
 
-    def __init__(self, *, json: bool) -> None:
-        self.json = json
-
-    def show(self, text: str, **fields: Any) -> None:
-        """Print what was done or found: `text`, or `fields` as JSON."""
-        print(json.dumps(fields) if self.json else text, flush=True)
-
-    def warn(self, text: str) -> None:
-        """Print what a person must know, and what does not keep the command from its work."""
-        self._complain("warning", text)
-
-    def fail(self, text: str, exit_status: Exit) -> Exit:
-        """Print an error; returns the status."""
-        self._complain("error", text, exit=int(exit_status))
-        return exit_status
-
-    def _complain(self, kind: str, text: str, **more: Any) -> None:
-        line = clean_line(text)
-        print(json.dumps({kind: line, **more}) if self.json else f"{_PROGRAM}: {line}", file=sys.stderr, flush=True)
+def counted(number: int, thing: str) -> str:
+    """Return a number with what it counts: ``1 contact``, ``2 contacts``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def rfc3339(moment: datetime) -> str:

@@ -5,7 +5,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,8 @@ from keys.private_file import make_directories, read_private, sync_directory
 from peers.chat.accounts import export_account, import_account, writing
 from peers.chat.backup import IDENTITY, SETTINGS, STORE, TOKEN, BackupWriter, BadBackup, Note, restore, stored_files
 from peers.chat.exits import Exit
-from peers.chat.report import Failure, Report, rfc3339
+from peers.chat.output import Output
+from peers.chat.report import Failure, counted, failed, rfc3339
 from peers.database import DatabaseError, copy_database
 from peers.profile import NoSuchProfile, Profile, ProfileError, ProfileSettings, ask_passphrase
 from peers.profile.settings import write_settings
@@ -89,7 +90,7 @@ def export(options: ExportOptions) -> int:
     A backup may be made while other programs use the profile. The file has mode 0600 and is there only once it is
     whole; what exists is not overwritten.
     """
-    return _guarded(options.json, lambda report: _export(options, report))
+    return _guarded(options.json, lambda out: _export(options, out))
 
 
 def import_(options: ImportOptions) -> int:
@@ -97,17 +98,16 @@ def import_(options: ImportOptions) -> int:
 
     A profile that exists is never changed, except by `contacts_only`, which adds to it.
     """
-    return _guarded(options.json, lambda report: _import(options, report))
+    return _guarded(options.json, lambda out: _import(options, out))
 
 
-def _guarded(json: bool, work: Callable[[Report], None]) -> int:
-    report = Report(json=json)
+def _guarded(json: bool, work: Callable[[Output], None]) -> int:
     try:
-        work(report)
+        work(Output(json=json))
     except Failure as error:
-        return report.fail(str(error), error.exit_status)
+        return failed(str(error), error.exit_status, json=json)
     except NoSuchProfile as error:
-        return report.fail(str(error), Exit.NOT_FOUND)
+        return failed(str(error), Exit.NOT_FOUND, json=json)
     except (
         ProfileError,
         ArchiveError,
@@ -118,16 +118,16 @@ def _guarded(json: bool, work: Callable[[Report], None]) -> int:
         KeyFileError,
         KeysError,
     ) as error:
-        return report.fail(str(error), Exit.USAGE)
+        return failed(str(error), Exit.USAGE, json=json)
     except KeyboardInterrupt:
-        return report.fail("interrupted: nothing was left behind", Exit.INTERRUPTED)
+        return failed("interrupted: nothing was left behind", Exit.INTERRUPTED, json=json)
     return Exit.DONE
 
 
 # --- Out --------------------------------------------------------------------------------------------------------------
 
 
-def _export(options: ExportOptions, report: Report) -> None:
+def _export(options: ExportOptions, out: Output) -> None:
     profile = Profile.locate(options.profile, options.environ)
     settings = profile.settings()
     if os.path.lexists(options.path):  # before a person is asked for anything
@@ -135,49 +135,42 @@ def _export(options: ExportOptions, report: Report) -> None:
     if options.plain and not options.telefon:
         raise Failure("only an account for telefon (--telefon) can be plain: a backup is always sealed")
     if options.telefon:
-        export_account(profile, options.path, options.environ, report, plain=options.plain)
+        export_account(profile, options.path, options.environ, out, plain=options.plain)
     else:
-        _export_backup(profile, settings, options, report)
+        _export_backup(profile, settings, options, out)
 
 
-def _export_backup(profile: Profile, settings: ProfileSettings, options: ExportOptions, report: Report) -> None:
+def _export_backup(profile: Profile, settings: ProfileSettings, options: ExportOptions, out: Output) -> None:
     passphrase = ask_passphrase("Passphrase for the backup: ", options.environ, confirm=True)
     with writing(options.path) as file:
         with SealingWriter(file, passphrase, options.cost) as archive:
             backup = BackupWriter(archive)
-            examined, files = _write_members(profile, settings, backup, report)
+            examined, files = _write_members(profile, settings, backup, out)
             backup.finish()
         size = file.tell()
-    report.show(
+    out.show(
+        {
+            "exported": str(options.path),
+            "profile": profile.name,
+            "contacts": examined.contacts,
+            "messages": examined.messages,
+            "files": files,
+            "bytes": size,
+        },
         f"The profile {profile.name} is in {options.path}: {_counts(examined.contacts, examined.messages, files)}, "
         f"{size} bytes, sealed under the passphrase. There is no way to it without that.",
-        exported=str(options.path),
-        profile=profile.name,
-        contacts=examined.contacts,
-        messages=examined.messages,
-        files=files,
-        bytes=size,
     )
 
 
 def _write_members(
-    profile: Profile, settings: ProfileSettings, backup: BackupWriter, report: Report
+    profile: Profile, settings: ProfileSettings, backup: BackupWriter, out: Output
 ) -> tuple[Examined, int]:
     backup.add("backup.json", Note(datetime.now(UTC), _program(), profile.name).encode())
     backup.add(IDENTITY, read_private(profile.identity_path))
-    token = _token(profile, settings, report)
+    token = _token(profile, settings, out)
     with _scratch(profile) as scratch:
         settings_path = scratch / SETTINGS
-        write_settings(
-            settings_path,
-            ProfileSettings(
-                settings.relay,
-                Path(TOKEN) if token is not None else None,
-                settings.auto_accept,
-                settings.wake,
-                settings.read_receipts,
-            ),
-        )
+        write_settings(settings_path, replace(settings, token_file=None if token is None else Path(TOKEN)))
         backup.add(SETTINGS, settings_path.read_bytes())
         if token is not None:
             backup.add(TOKEN, f"{token}\n".encode())
@@ -198,13 +191,13 @@ def _write_members(
     return examined, files
 
 
-def _token(profile: Profile, settings: ProfileSettings, report: Report) -> str | None:
+def _token(profile: Profile, settings: ProfileSettings, out: Output) -> str | None:
     if settings.token_file is None:
         return None
     try:
         return profile.read_token()
     except ProfileError as error:
-        report.warn(f"the backup has no admission token of the relay: {error}")
+        out.warn(f"the backup has no admission token of the relay: {error}")
         return None
 
 
@@ -222,7 +215,7 @@ def _scratch(profile: Profile) -> Iterator[Path]:
 # --- In ---------------------------------------------------------------------------------------------------------------
 
 
-def _import(options: ImportOptions, report: Report) -> None:
+def _import(options: ImportOptions, out: Output) -> None:
     profile = Profile.locate(options.profile, options.environ)
     if not options.telefon and (options.relay or options.contacts_only or options.seal):
         raise Failure("a relay, contacts alone and a seal are for accounts of telefon (--telefon); a backup has it all")
@@ -235,14 +228,14 @@ def _import(options: ImportOptions, report: Report) -> None:
             profile,
             options.path,
             options.environ,
-            report,
+            out,
             relay=options.relay,
             contacts_only=options.contacts_only,
             seal=options.seal,
             cost=options.cost,
         )
     else:
-        _import_backup(profile, options, report)
+        _import_backup(profile, options, out)
 
 
 def _refuse_existing(profile: Profile) -> None:
@@ -253,7 +246,7 @@ def _refuse_existing(profile: Profile) -> None:
         raise Failure(f"{directory} exists and is no whole profile: look at it, and move it away")
 
 
-def _import_backup(profile: Profile, options: ImportOptions, report: Report) -> None:
+def _import_backup(profile: Profile, options: ImportOptions, out: Output) -> None:
     parent = profile.directory.parent
     temporary = parent / f".{profile.name}.{secrets.token_hex(8)}.tmp"  # begins with a dot, so it is no profile
     try:
@@ -277,7 +270,7 @@ def _import_backup(profile: Profile, options: ImportOptions, report: Report) -> 
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise Failure(f"cannot make the profile in {profile.directory}: {error.strerror or error}") from None
-    _tell(profile, note, restored, files, sealed=sealed, report=report)
+    _tell(profile, note, restored, files, sealed=sealed, out=out)
 
 
 def _make_whole(profile: Profile) -> tuple[bool, Restored]:
@@ -311,7 +304,7 @@ def _no_passphrase() -> str:
     raise _Sealed
 
 
-def _tell(profile: Profile, note: Note, restored: Restored, files: int, *, sealed: bool, report: Report) -> None:
+def _tell(profile: Profile, note: Note, restored: Restored, files: int, *, sealed: bool, out: Output) -> None:
     day = note.made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     lines = [
         f"The profile {profile.name} is as it was on {day}: {_counts(restored.contacts, restored.messages, files)}."
@@ -319,25 +312,26 @@ def _tell(profile: Profile, note: Note, restored: Restored, files: int, *, seale
     if sealed:
         lines.append("Its keys are sealed under the passphrase that they had then, not under that of the backup.")
     if restored.unsent_files:
-        lines.append(
-            f"{restored.unsent_files} files had not arrived at their recipients and failed: send them again from here."
-        )
+        unsent = counted(restored.unsent_files, "file")
+        lines.append(f"Not arrived at their recipients, and failed now: {unsent}. Send them again.")
     lines.append(ONE_CONNECTION)
-    report.show(
+    out.show(
+        {
+            "imported": profile.name,
+            "made_at": rfc3339(note.made_at),
+            "contacts": restored.contacts,
+            "messages": restored.messages,
+            "files": files,
+            "unsent_files": restored.unsent_files,
+            "keys_sealed": sealed,
+            "note": ONE_CONNECTION,
+        },
         "\n".join(lines),
-        imported=profile.name,
-        made_at=rfc3339(note.made_at),
-        contacts=restored.contacts,
-        messages=restored.messages,
-        files=files,
-        unsent_files=restored.unsent_files,
-        keys_sealed=sealed,
-        note=ONE_CONNECTION,
     )
 
 
 def _counts(people: int, said: int, files: int) -> str:
-    return f"{people} contacts, {said} messages, {files} received files"
+    return ", ".join((counted(people, "contact"), counted(said, "message"), counted(files, "received file")))
 
 
 def _program() -> str:

@@ -14,7 +14,7 @@ from typing import Final
 from keys.errors import KeysError
 from keys.invite import Invite
 from peers.database import Schema, statements
-from peers.store import contacts, feed, messages
+from peers.store import contacts, feed, file_steps
 from peers.store.errors import NotAStore
 from peers.store.feed import Kind
 from peers.store.messages import State
@@ -116,15 +116,11 @@ def _check_content(db: sqlite3.Connection) -> None:
 def _settle(db: sqlite3.Connection, now: int) -> Restored:
     contacts.nobody_online(db, now)
     feed.set_connection(db, now, "closed")
-    unsent = db.execute("SELECT message FROM files WHERE outgoing = 1 AND state IN ('offered', 'moving')").fetchall()
     # The path, if it leads anywhere here, leads to another file than on the machine of the backup.
-    db.execute(
-        "UPDATE files SET state = 'failed', reason = ? WHERE outgoing = 1 AND state IN ('offered', 'moving')",
-        (CancelReason.SOURCE_CHANGED,),
-    )
-    db.execute("UPDATE files SET source = NULL, stamp = NULL WHERE outgoing = 1")
+    unsent = db.execute("SELECT message FROM files WHERE outgoing = 1 AND state IN ('offered', 'moving')").fetchall()
     for (message,) in unsent:
-        messages.mark_failed(db, now, message)
+        file_steps.fail(db, now, message, CancelReason.SOURCE_CHANGED, tell=True)
+    db.execute("UPDATE files SET source = NULL, stamp = NULL WHERE outgoing = 1")
     # What had come of others is not in a backup; they are taken from the beginning.
     db.execute("UPDATE files SET have = NULL, moved = 0 WHERE outgoing = 0 AND state IN ('offered', 'moving')")
     # An index of words says nothing that the texts do not, and this one was made elsewhere.

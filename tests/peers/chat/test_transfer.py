@@ -226,7 +226,7 @@ def test_files_that_did_not_arrive_are_not_read_from_here(
     in_store(profile, offer)
     assert write(profile, tmp_path / "backup", old) == 0
     assert read(tmp_path / "backup", new) == 0
-    assert "2 files had not arrived" in capsys.readouterr().out
+    assert "failed now: 2 files" in capsys.readouterr().out
     again = Profile.locate(None, new)
 
     def look(db: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], list[State]]:
