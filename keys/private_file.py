@@ -87,11 +87,13 @@ def write_private(path: Path, content: bytes, *, overwrite: bool = False) -> Non
             if overwrite:
                 temporary.replace(path)
             else:
-                _claim(temporary, path)
+                claim(temporary, path)
         finally:
             # Gone already after a rename; after a link it is the second name, after an error what must not stay.
             temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise _exists(path) from None
     except (OSError, ValueError) as error:
         raise KeyFileError(f"cannot write {path}: {_reason(error)}") from None
 
@@ -110,7 +112,7 @@ def make_directories(directory: Path) -> None:
     with suppress(FileExistsError):  # made meanwhile; if it is a file, opening a file in it says so
         directory.mkdir(_DIRECTORY_MODE)
         directory.chmod(_DIRECTORY_MODE)
-        _sync_directory(directory.parent)
+        sync_directory(directory.parent)
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -125,23 +127,31 @@ def _write_new(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
 
 
-def _claim(temporary: Path, path: Path) -> None:
+def claim(temporary: Path, path: Path) -> None:
+    """Give the file `temporary` the name `path`, which nothing has yet: of several who try exactly one succeeds.
+
+    `temporary` may be there afterwards, as a second name.
+
+    Raises:
+        FileExistsError: something has that name, be it a dangling link; it stays as it is.
+        OSError: it cannot be done.
+    """
     try:
         path.hardlink_to(temporary)
-    except FileExistsError:
-        raise _exists(path) from None
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         # The name is taken with an empty file and then filled: a crash between the two leaves that, and no secret.
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
-        except FileExistsError:
-            raise _exists(path) from None
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
         temporary.replace(path)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in `directory` last through a loss of power, where the file system can.
+
+    Raises:
+        OSError: of the disk.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

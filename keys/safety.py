@@ -11,9 +11,9 @@ Each half is made of one party's keys alone, for two reasons. A person can print
 the middle has to find keys whose fingerprint is exactly the one of Alice, and other keys for that of Bob: nothing that
 they choose stands on both sides of a comparison, so there is no birthday among 60 digits to be had, as there would be
 in one digest over both parties. To hit one given fingerprint takes 10³⁰ ≈ 2⁹⁹·⁷ trials, each with a key pair of its
-own; to hit any of a million people's still takes 10²⁴ ≈ 2⁸⁰, and then it fits one of them only. The digest is therefore not
-iterated: that would make the trial dearer and everybody's `contacts` slower. Taking 256 bits modulo 10³⁰ prefers some
-numbers over others by less than one in 2¹⁵⁶.
+own; to hit any of a million people's still takes 10²⁴ ≈ 2⁸⁰, and then it fits one of them only. The digest is
+therefore not iterated: that would make the trial dearer and everybody's `contacts` slower. Taking 256 bits modulo 10³⁰
+prefers some numbers over others by less than one in 2¹⁵⁶.
 
 What is compared in part protects in part: keys that agree in ten digits of a half are found by one machine in days.
 """

@@ -10,8 +10,10 @@ takes the write lock at its beginning, so that none fails halfway for want of it
 """
 
 import asyncio
+import errno
 import os
 import queue
+import secrets
 import sqlite3
 import threading
 import time
@@ -22,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
+from keys.private_file import claim, sync_directory
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -29,6 +33,8 @@ _BUSY: Final = 30.0
 """Seconds that a transaction waits for another process' lock; none of ours holds it longer than a commit takes."""
 _GROUP: Final = 256
 """Most writes in one commit: many share the cost of one sync, and the first does not wait long for the last."""
+_RETRY: Final = 0.01
+"""Seconds between attempts to open a database that another process is making."""
 _READERS: Final = 2
 """Threads that read: a long search does not hold the history up."""
 _POLL: Final = 0.1
@@ -69,7 +75,7 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
-        self._pool = ThreadPoolExecutor(_READERS, f"read-{path.name}", initializer=self._new_reader)
+        self._pool = ThreadPoolExecutor(_READERS, f"read-{path.name}")
         self._thread = threading.Thread(target=self._run, name=f"write-{path.name}", daemon=True)
         self._thread.start()
         self._watcher = _connect(path)
@@ -86,11 +92,10 @@ class Database:
             DatabaseError: it is no such database, or of a newer version, or cannot be opened.
         """
         try:
-            # SQLite would make it under the umask, and its -wal and -shm files take the mode of this one.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            _make(path)
             writer = _connect(path)
             try:
-                _prepare(writer, path, schema)
+                _patiently(_prepare, writer, path, schema)
             except BaseException:
                 writer.close()
                 raise
@@ -126,7 +131,7 @@ class Database:
             raise DatabaseError(f"{self.path} is closed")
 
         def run() -> T:
-            connection: sqlite3.Connection = self._local.connection
+            connection = self._reader()
             connection.execute("BEGIN")
             try:
                 return function(connection, *args, **kwargs)
@@ -164,12 +169,8 @@ class Database:
         return int(version)
 
     def copy_to(self, path: Path) -> None:
-        """Write a whole copy of what is committed to `path`, which must not exist; blocks. For backups."""
-        try:
-            with closing(_connect(self.path)) as source:
-                _copy(source, path)
-        except (OSError, sqlite3.Error) as error:
-            raise _mapped(path, error) from error
+        """Write a whole copy of what is committed to `path`; blocks. See :func:`copy_database`."""
+        copy_database(self.path, path)
 
     async def close(self) -> None:
         """Finish the writes that wait, and close the file."""
@@ -189,11 +190,16 @@ class Database:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def _new_reader(self) -> None:
-        connection = _connect(self.path)
-        connection.execute("PRAGMA query_only = ON")
-        self._local.connection = connection
-        self._readers.append(connection)
+    def _reader(self) -> sqlite3.Connection:
+        """Return this thread's connection. Made at its first read and not by the pool: a pool whose initializer fails
+        once, for want of a file descriptor, is broken for good and does not say why."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = _connect(self.path)
+            connection.execute("PRAGMA query_only = ON")
+            self._local.connection = connection
+            self._readers.append(connection)
+        return connection
 
     def _run(self) -> None:
         more = True
@@ -214,7 +220,8 @@ class Database:
                 self._writer.execute("SAVEPOINT job")
                 try:
                     job.result = job.run(self._writer)
-                except Exception as error:
+                # Whatever it is, it belongs to whoever asked, and the thread goes on for the others.
+                except BaseException as error:
                     # After a full disk or a broken file SQLite has undone the whole transaction by itself.
                     if not self._writer.in_transaction:
                         raise
@@ -222,7 +229,7 @@ class Database:
                     job.error = error
                 self._writer.execute("RELEASE job")
             self._writer.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - nothing of the group was kept, and each must be told
+        except BaseException as error:  # noqa: BLE001 - nothing of the group was kept, and each must be told
             with suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -245,8 +252,30 @@ class Database:
                 job.future.set_result(job.result)
             elif isinstance(job.error, sqlite3.Error):
                 job.future.set_exception(_mapped(self.path, job.error))
+            elif isinstance(job.error, StopIteration):
+                # No future takes one: it would end whatever iterates over those who wait.
+                job.future.set_exception(RuntimeError("a function of the store raised StopIteration"))
             else:
                 job.future.set_exception(job.error)
+
+
+def copy_database(source: Path, to: Path) -> None:
+    """Write a whole copy of what is committed in `source` to `to`, which must not exist, with mode 0600; blocks.
+
+    Others may write to `source` meanwhile, and the copy is of one moment. It is not upgraded.
+
+    Raises:
+        DatabaseError: `to` exists, or one of them cannot be read or written.
+    """
+    try:
+        if not source.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # SQLite would make an empty one
+        with closing(_connect(source)) as connection:
+            _copy(connection, to, overwrite=False)
+    except FileExistsError as error:
+        raise DatabaseError(f"{to} exists and is not overwritten") from error
+    except (OSError, sqlite3.Error) as error:
+        raise _mapped(to if isinstance(error, OSError) and source.is_file() else source, error) from error
 
 
 class _Job:
@@ -256,7 +285,7 @@ class _Job:
         self.run = run
         self.future = future
         self.result: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -269,12 +298,43 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _make(path: Path) -> None:
+    """Make an empty file of mode 0600: SQLite would make it under the umask, and -wal and -shm take the mode of it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        # Not opened, not even to look: closing any descriptor of a file drops all locks that this process has on it
+        # (POSIX), those of another connection of ours too, and the data base could be damaged.
+        if path.is_symlink():
+            raise DatabaseError(f"{path} is a symbolic link: put the data base itself there") from None
+        return
+    os.close(descriptor)
+
+
+def _patiently(prepare: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run what may find the database busy in ways for which SQLite does not wait by itself, as the change to WAL."""
+    deadline = time.monotonic() + _BUSY
+    while True:
+        try:
+            return prepare(*args, **kwargs)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY)
+
+
 def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    # Of one moment: another process may be making the tables.
+    connection.execute("BEGIN")
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    finally:
+        connection.execute("ROLLBACK")
     if tables and application_id != schema.application_id:
         raise DatabaseError(f"{path} is another program's database")
-    connection.execute("PRAGMA journal_mode = WAL")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode = WAL")
     if _version(connection) == schema.version:
         return
     # Looked at again under the lock: of two processes that start together one does it, and the other waits.
@@ -284,9 +344,9 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None
         _check_version(path, version, schema)
         if 0 < version < schema.version:
             with closing(_connect(path)) as source:  # sees what is committed: the version before
-                _copy(source, path.with_name(f"{path.name}.v{version}.backup"))
+                _copy(source, path.with_name(f"{path.name}.v{version}.backup"), overwrite=True)
         for step in schema.steps[version:]:
-            for statement in _statements(step):
+            for statement in statements(step):
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {schema.application_id:d}")
         connection.execute(f"PRAGMA user_version = {schema.version:d}")
@@ -308,21 +368,30 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _statements(script: str) -> list[str]:
-    """Not executescript: that commits before it begins, and an upgrade is to happen whole or not at all."""
-    statements, statement = [], ""
+def statements(script: str) -> list[str]:
+    """Return the statements of a step, each to be executed alone.
+
+    Not executescript: that commits before it begins, and an upgrade is to happen whole or not at all.
+
+    Raises:
+        ValueError: the last one is not whole.
+    """
+    whole, statement = [], ""
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            statements.append(statement)
+            whole.append(statement)
             statement = ""
     if statement.strip():
         raise ValueError(f"not a whole statement: {statement}")
-    return statements
+    return whole
 
 
-def _copy(source: sqlite3.Connection, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _copy(source: sqlite3.Connection, path: Path, *, overwrite: bool) -> None:
+    # A name that nobody else has: the number of the process is the same in every container.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     try:
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         with closing(sqlite3.connect(temporary, isolation_level=None)) as target:
@@ -330,7 +399,11 @@ def _copy(source: sqlite3.Connection, path: Path) -> None:
             target.execute("PRAGMA journal_mode = DELETE")
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            claim(temporary, path)
+        sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The commands that peers send each other, opaque to the relay, each with its byte layout (PROTOCOL.md §12).
+"""The commands that peers send each other, opaque to the relay, each with its byte layout (PROTOCOL.md §13).
 
 Codes below 0x60 are those of telefon v2; from 0x60 on they are ours, and other clients ignore what they do not know.
 Parsing any bytes gives a value or :class:`BadBody`; a code that is not listed gives :class:`Unknown`.

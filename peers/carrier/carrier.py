@@ -79,6 +79,8 @@ class Carrier:
         self._transfers = Transfers(self._post, files_dir)
         self._outgoing = Outgoing(self._post, self._transfers)
         self._incoming = Incoming(self._post, self._transfers)
+        self._arrived = False
+        self._noticed: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._store.write(_begin, self._post.now())
@@ -91,7 +93,7 @@ class Carrier:
     async def __aexit__(self, *exc: object) -> None:
         task = self._task
         if self._client.is_connected and not task.done():
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, NotConnected):
                 async with asyncio.timeout(_LEAVE):
                     await self._incoming.settled()
                     await self._client.barrier()
@@ -147,12 +149,24 @@ class Carrier:
             if self._client.is_connected:
                 stirred.clear()
                 with suppress(NotConnected):  # Connected stirs it again
+                    if self._arrived:
+                        await self._look_around()
                     next_at = await self._outgoing.run_once()
             else:
                 stirred.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(None if next_at == math.inf else next_at):
                     await stirred.wait()
+
+    async def _look_around(self) -> None:
+        """Write down that there is a connection, once the relay has told who is online: a contact whom the store does
+        not call online while it says that there is a connection is known to be offline."""
+        self._arrived = False
+        with suppress(TimeoutError):
+            await self._client.barrier()  # the subscriptions stand before it, and their answers before its own
+        x_pubs = [lane.row.public.x_pub for lane in self._post.lanes.values()]
+        online = tuple(x_pub for x_pub in x_pubs if self._client.is_online(x_pub))
+        await self._store.write(_connected, self._post.now(), online)
 
     async def _follow(self) -> None:
         """Notice what this and other processes write."""
@@ -179,7 +193,7 @@ class Carrier:
                 for lane in post.lanes.values():
                     lane.reset(self._options.resend, post.clock() + self._options.probe)
                 self._transfers.connected()
-                await self._store.write(feed.set_connection, now, "connected")
+                self._arrived = True
                 post.stirred.set()
             case Disconnected(_, text, retry_in):
                 self._transfers.connected()
@@ -252,6 +266,12 @@ class Carrier:
             # At once, and not by way of the feed: what they say may be the next packet.
             await self._reload(row.id)
 
+    async def _notice(self, text: str) -> None:
+        """Tell the user, once: whoever causes it can do so again and again."""
+        if text not in self._noticed:
+            self._noticed.add(text)
+            await self._store.write(feed.add, self._post.now(), Kind.NOTICE, detail=text)
+
     # --- Lanes --------------------------------------------------------------------------------------------------------
 
     def _add(self, row: ContactRow) -> bool:
@@ -302,6 +322,11 @@ def _begin(db: Connection, now: int) -> None:
     feed.prune(db, now)
     contacts.nobody_online(db, now)  # whoever carried before may have been killed
     feed.set_connection(db, now, "connecting")
+
+
+def _connected(db: Connection, now: int, online: tuple[bytes, ...]) -> None:
+    contacts.set_online(db, now, online, online=True)
+    feed.set_connection(db, now, "connected")
 
 
 def _disconnected(db: Connection, now: int, text: str, retry_in: float) -> None:

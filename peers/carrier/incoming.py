@@ -37,8 +37,8 @@ _ANSWERS: Final = 1024
 
 
 class Incoming:
-    """Takes packets in order. Their writes are put in line at once and answered in that order once they are committed,
-    so that many packets share one commit."""
+    """Takes packets in order. Their writes are put in line at once, and answered in that order once they are committed:
+    so many packets share one commit, which on a memory card takes longer than all else."""
 
     def __init__(self, post: Post, transfers: Transfers) -> None:
         self._post = post
@@ -84,12 +84,8 @@ class Incoming:
                 await self._then(post.store.submit(_received, post.now(), contact, uuid, text), lane, DeliveryAck(uuid))
             case DeliveryAck(uuid) | ReadAck(uuid):
                 read = isinstance(body, ReadAck)
-                file = await post.store.write(file_steps.acknowledged, post.now(), contact, uuid, read=read)
-                if file is not None:
-                    await self._transfers.acknowledged(lane, file)
-                if lane.acknowledged(uuid):
-                    lane.patience = post.options.resend
-                    post.stirred.set()
+                noted = post.store.submit(file_steps.acknowledged, post.now(), contact, uuid, read=read)
+                noted.add_done_callback(lambda done: self._acknowledged(done, lane, uuid))
             case Edit(uuid, text):
                 written = post.store.submit(messages.receive_edit, post.now(), contact, nonce, uuid, text)
                 await self._then(written, lane, ChangeAck(nonce))
@@ -107,13 +103,24 @@ class Incoming:
             case _:
                 pass  # of no concern to us: another program's codes
 
+    def _acknowledged(self, noted: "asyncio.Future[int | None]", lane: Lane, uuid: bytes) -> None:
+        # Off the way only now: until the commit the store has it as one that is to be sent.
+        if noted.cancelled() or noted.exception() is not None:
+            return
+        file = noted.result()
+        if file is not None:
+            self._transfers.arrived(file)
+        if lane.acknowledged(uuid):
+            lane.patience = self._post.options.resend
+            self._post.stirred.set()
+
     async def _changed(self, lane: Lane, nonce: bytes) -> None:
         found = self._post.tag_of(nonce)
         # The nonce must be one of a packet to this very contact: nobody answers for another.
         if found is None or found[0] is not lane or not isinstance(found[1], ChangeTag):
             return
         tag = found[1]
-        await self._post.store.write(messages.change_settled, tag.message, tag.revision)
+        await self._post.store.write(messages.changes_settled, [(tag.message, tag.revision)])
         lane.changes.pop(tag.message, None)
 
     async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body) -> None:

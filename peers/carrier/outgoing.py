@@ -81,15 +81,18 @@ class Outgoing:
         post = self._post
         # Committed before the first byte leaves: were it the other way round, a kill in between would leave a message
         # that the peer has and that an edit here would treat as never sent.
-        await post.store.write(messages.mark_sent, post.now(), [_message(row) for row in rows])
+        still = await post.store.write(messages.mark_sent, post.now(), [_message(row) for row in rows])
         for row in rows:
             message = _message(row)
+            text = still.get(message)
+            if text is None:
+                continue
             lane.on_way[message] = Sent(row.uuid, post.clock() + lane.patience)
             if isinstance(row, FileRow):
                 self._transfers.offered(lane, row)
                 await post.send(lane, _offer(row), MessageTag(message))
             else:
-                await post.send(lane, Text(row.uuid, row.text), MessageTag(message))
+                await post.send(lane, Text(text.uuid, text.text), MessageTag(message))
 
     async def _tell(self, lane: Lane) -> None:
         post, now = self._post, self._post.clock()
@@ -105,9 +108,9 @@ class Outgoing:
         if told:
             # No peer answers a READ_ACK. It counts as told when the relay has read it and refused nothing for a while.
             await post.relay.barrier()
-            for change in told:
-                if lane.changes.pop(change.message.id, None):
-                    await post.store.write(messages.change_settled, change.message.id, change.revision)
+            # What was refused meanwhile is not among the changes any more.
+            told = [change for change in told if lane.changes.pop(change.message.id, None)]
+            await post.store.write(messages.changes_settled, [(c.message.id, c.revision) for c in told])
 
     async def _send_change(self, lane: Lane, change: ChangeRow) -> None:
         post, message, tag = self._post, change.message, ChangeTag(change.message.id, change.revision)
@@ -116,7 +119,7 @@ class Outgoing:
             patience = _REFUSAL
             body = ReadAck(message.uuid)
         elif change.tries >= _FOREIGN_TRIES and not lane.row.extended:
-            await post.store.write(messages.change_settled, message.id, change.revision)
+            await post.store.write(messages.changes_settled, [(message.id, change.revision)])
             return
         else:
             patience = lane.patience

@@ -62,9 +62,7 @@ class Receiving:
     async def take_offer(self, lane: Lane, nonce: bytes, offer: FileOffer) -> None:
         """Keep an offer, and answer it."""
         post = self._post
-        free = await asyncio.to_thread(room, self._files_dir, post.options.spare)
-        promised = sum(arrival.rest for arrival in self._arrivals.values())
-        policy = Policy(post.options.auto_accept, free - promised)
+        policy = Policy(post.options.auto_accept, await self._free())
         taken, row = await post.store.write(file_steps.receive_offer, post.now(), lane.row.id, nonce, offer, policy)
         if row is not None and row.state == "moving":
             arrival = self._arrivals.get(row.message)
@@ -109,7 +107,12 @@ class Receiving:
         if arrival is not None and not arrival.finishing and not wanted:
             await self._drop(arrival)
         elif row is not None and wanted and arrival is None:
-            await self._begin(row)
+            if row.size - row.moved > await self._free():
+                await self._post.store.write(
+                    file_steps.fail, self._post.now(), message, CancelReason.NO_ROOM, tell=True
+                )
+            else:
+                await self._begin(row)
         await self._sweep()
 
     async def contact_removed(self, contact: int) -> None:
@@ -180,6 +183,11 @@ class Receiving:
             await asyncio.to_thread(arrival.part.close)
 
     # --- Within: coming -----------------------------------------------------------------------------------------------
+
+    async def _free(self) -> int:
+        """Bytes of the disk that further files may have, when all that are wanted come."""
+        free = await asyncio.to_thread(room, self._files_dir, self._post.options.spare)
+        return free - sum(arrival.rest for arrival in self._arrivals.values())
 
     async def _begin(self, row: FileRow) -> None:
         lane = self._post.lanes.get(row.contact)

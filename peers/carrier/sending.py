@@ -83,7 +83,7 @@ class Sending:
         self._forget_offers(lane)
 
     async def changed(self, message: int) -> None:
-        """A file was offered or cancelled, was acknowledged, or its message deleted."""
+        """A file was offered or cancelled, or its message deleted."""
         try:
             row = await self._post.store.read(file_rows.get, message)
         except NoSuchMessage:
@@ -91,13 +91,17 @@ class Sending:
         if row is not None and not row.outgoing:
             return
         if row is None or not row.open:
-            departure = self._departures.get(message)
-            if departure is not None:
-                self._stop(departure)
-            self._offered.pop(message, None)
+            self.over(message)
             if self._digesting is not None and self._digesting[0] == message:
                 self._digesting[1].set()
         self._undigested.set()
+
+    def over(self, message: int) -> None:
+        """Nothing more is to be sent of a file."""
+        departure = self._departures.get(message)
+        if departure is not None:
+            self._stop(departure)
+        self._offered.pop(message, None)
 
     def contact_removed(self, contact: int) -> None:
         """Nothing goes to this contact any more."""

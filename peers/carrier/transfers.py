@@ -66,10 +66,9 @@ class Transfers:
                     lane.on_way.pop(message, None)
                     await self.changed(message)
 
-    async def acknowledged(self, lane: Lane, message: int) -> None:
-        """A file of ours arrived."""
-        lane.on_way.pop(message, None)
-        await self._sending.changed(message)
+    def arrived(self, message: int) -> None:
+        """A file of ours was acknowledged."""
+        self._sending.over(message)
 
     async def changed(self, message: int) -> None:
         """A message changed that may be a file: by us, or by another process of the profile."""

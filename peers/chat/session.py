@@ -6,17 +6,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from keys.files import ClientKeys
 from peers.carrier import Carrier, CarrierOptions, Keeper
 from peers.client import ClientOptions
 from peers.database import Database
 from peers.profile import Profile, ProfileSettings, ask_passphrase
-from peers.store import contacts, feed, messages, open_store
+from peers.store import Connection, contacts, feed, messages, open_store
 from peers.store.contacts import ContactRow
 from peers.store.feed import EventRow
 from peers.store.messages import MessageRow, State
+
+T = TypeVar("T")
 
 
 class Session:
@@ -61,12 +63,20 @@ class Session:
     # --- Carrying -----------------------------------------------------------------------------------------------------
 
     async def carry(self, options: CarrierOptions | None = None) -> Keeper:
-        """Have the messages carried from now on until the session ends: by this process, or by the one that does."""
+        """Have the messages carried from now on until the session ends: by this process, or by the one that does.
+
+        Args:
+            options: instead of those that the profile's settings make; then no token is read from the profile.
+        """
         if self._keeper is None:
-            token = await asyncio.get_running_loop().run_in_executor(None, self.profile.read_token)
-            options = options or CarrierOptions(
-                client=ClientOptions(token=token), wake=self.settings.wake, read_receipts=self.settings.read_receipts
-            )
+            if options is None:
+                token = await asyncio.get_running_loop().run_in_executor(None, self.profile.read_token)
+                options = CarrierOptions(
+                    client=ClientOptions(token=token),
+                    wake=self.settings.wake,
+                    read_receipts=self.settings.read_receipts,
+                    auto_accept=self.settings.auto_accept,
+                )
             make = partial(
                 Carrier, self.store, self.keys, self.settings.relay, options, files_dir=self.profile.files_path
             )
@@ -114,11 +124,20 @@ class Session:
             NoSuchMessage: it is gone.
             RelayRefused, DatabaseError: nothing is carried any more.
         """
-        return await self._or_failure(self._until(message, reached))
+        return await self.until_store(lambda db: messages.get(db, message), reached)
 
     async def until_state(self, message: int, state: State) -> MessageRow:
         """Return a message as soon as it came so far, or has failed."""
         return await self.until(message, lambda row: row.state >= state)
+
+    async def until_store(self, read: Callable[[Connection], T], holds: Callable[[T], bool]) -> T:
+        """Return what `read` gives of the store as soon as it is as wanted; for as long as that takes.
+
+        Raises:
+            StoreError: `read` does.
+            RelayRefused, DatabaseError: nothing is carried any more.
+        """
+        return await self.unless_failing(self._until_store(read, holds))
 
     async def follow(self, after: int) -> AsyncIterator[EventRow]:
         """Yield what happens after a number of the feed, for ever.
@@ -134,25 +153,29 @@ class Session:
                     yield event
                 after = events[-1].seq
 
-    async def _until(self, message: int, reached: Callable[[MessageRow], bool]) -> MessageRow:
-        version = -1
-        while True:
-            version = await self.store.changed(version)
-            row = await self.store.read(messages.get, message)
-            if reached(row):
-                return row
+    async def unless_failing(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return what a coroutine returns; if nothing is carried any more before it does, cancel it and raise why.
 
-    async def _or_failure(self, coroutine: Coroutine[Any, Any, MessageRow]) -> MessageRow:
+        Raises:
+            RelayRefused, DatabaseError: as :meth:`failure`.
+        """
         wanted = asyncio.create_task(coroutine)
         failing = None if self._keeper is None else asyncio.create_task(self._keeper.failure())
+        tasks = [task for task in (wanted, failing) if task is not None]
         try:
-            tasks = [wanted] if failing is None else [wanted, failing]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if failing is not None and failing.done() and not wanted.done():
                 failing.result()
             return await wanted
         finally:
-            for task in (wanted, failing):
-                if task is not None and not task.done():
-                    task.cancel()
-            await asyncio.gather(*(task for task in (wanted, failing) if task is not None), return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _until_store(self, read: Callable[[Connection], T], holds: Callable[[T], bool]) -> T:
+        version = -1
+        while True:
+            version = await self.store.changed(version)
+            value = await self.store.read(read)
+            if holds(value):
+                return value

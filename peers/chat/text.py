@@ -25,7 +25,3 @@ def clean_line(text: str, limit: int | None = None) -> str:
     """Return `text` as one clean line, white space gathered, cut to `limit` characters with an ellipsis."""
     line = " ".join(clean(text).split())
     return line if limit is None or len(line) <= limit else line[: max(limit - 1, 0)] + "…"
-
-
-def _acts(character: str) -> bool:
-    return character in BIDI_CONTROLS or unicodedata.category(character) in _DROPPED

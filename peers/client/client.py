@@ -6,19 +6,19 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from keys.errors import KeysError
-from keys.identity import Identity, PublicIdentity
-from keys.invite import Invite, RelayCard
+from keys.identity import Identity
+from keys.invite import RelayCard
 from keys.primitives import random_bytes
 from peers.client import events as e
-from peers.client.backoff import Backoff, Random, clamp
+from peers.client.backoff import Backoff, Random
 from peers.client.errors import NotConnected, RelayRefused, WrongRelayKeys
 from peers.client.inbox import Inbox
 from peers.client.link import Link
 from peers.client.lost import Lost
+from peers.client.obey import obey
 from peers.client.options import ClientOptions
 from peers.client.presence import Presence, in_frames
-from peers.client.texts import plain_lines, shown_url
+from peers.client.texts import shown_url
 from wire import commands as c
 from wire.errors import LocalError
 from wire.session import ClientSession, PeerFrame
@@ -185,8 +185,9 @@ class RelayClient:
     async def barrier(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - part of the interface
         """Return when the relay has read all that was sent before.
 
-        What it answered to that, each `Undelivered`, is among the events then, unless their queue is full. Not for the
-        task that takes the events: if they are many, the answer lies behind those that it does not take meanwhile.
+        So nothing of it dies with our socket any more. An `Undelivered` may still come later, for the relay answers a
+        ping at once and seals its refusals when it has time; they keep their order among themselves. Not for the task
+        that takes the events: the answer lies behind those that it does not take meanwhile.
 
         Raises:
             NotConnected: there is no session, or it ended meanwhile.
@@ -271,24 +272,31 @@ class RelayClient:
     async def _run(self) -> None:
         while True:
             try:
-                await self._session()
+                await self._counted_session()
             except Lost as lost:
                 self._trouble = lost.text
-                self._count_unanswered(lost)
                 in_use = lost.reason is e.Reason.ID_IN_USE
                 delay = self._backoff.next(lost.asked, floor=ID_IN_USE_WAIT if in_use else 0.0)
                 if in_use:
                     await self._inbox.put(e.IdInUse())
                 await self._inbox.put(e.Disconnected(lost.reason, lost.text, delay))
                 await asyncio.sleep(delay)
+            except RelayRefused as refused:
+                self._trouble = str(refused)
+                raise
 
-    def _count_unanswered(self, lost: Lost) -> None:
-        if lost.unanswered:
-            self._unanswered += 1
-            if self._unanswered >= UNANSWERED_MOST:
-                raise WrongRelayKeys(shown_url(self._card.url)) from None
-        elif lost.reason is e.Reason.ID_IN_USE:
-            self._unanswered = 0  # that was an answer, which verified
+    async def _counted_session(self) -> None:
+        """Have one session, as :meth:`_session`, and count how many in a row were closed without an answer."""
+        try:
+            await self._session()
+        except Lost as lost:
+            if lost.unanswered:
+                self._unanswered += 1
+                if self._unanswered >= UNANSWERED_MOST:
+                    raise WrongRelayKeys(shown_url(self._card.url)) from None
+            elif lost.reason is e.Reason.ID_IN_USE:
+                self._unanswered = 0  # that was an answer, which verified
+            raise
 
     async def _session(self) -> None:
         """Have one session, until it ends.
@@ -315,7 +323,7 @@ class RelayClient:
                     since = float("-inf")
                     await self._inbox.put(e.PeerPacket(body.sender_id, body.packet))
                 else:
-                    event = self._obey(link, body)
+                    event = obey(body, link, self._presence, self._identity.public)
                     if event is not None:
                         await self._inbox.put(event)
         except Lost as lost:
@@ -330,40 +338,3 @@ class RelayClient:
             self._presence.forget()
             await link.drop()
             self._tell_change()
-
-    def _obey(self, link: Link, body: c.ServerBody) -> e.Event | None:
-        """Do what a command of the relay asks for; returns what there is to tell. Codes not known are ignored."""
-        event: e.Event | None = None
-        match body:
-            case c.Challenge(random):
-                link.command_now(c.Proof(random))
-            case c.PeerOnline(x_pubs):
-                ours = self._presence.came(x_pubs)
-                event = e.PeersOnline(ours) if ours else None
-            case c.PeerOffline(x_pubs):
-                ours = self._presence.went(x_pubs)
-                event = e.PeersOffline(ours) if ours else None
-            case c.RecipientOffline(target_id, nonce):
-                event = e.Undelivered(target_id, nonce)
-            case c.IntroFrom(x_pub, ed_pub, nickname):
-                event = self._introduction(x_pub, ed_pub, nickname)
-            case c.Info(text):
-                event = e.Notice(plain_lines(text))
-            case c.Restarting(reconnect_in_ms):
-                link.restarting = clamp(reconnect_in_ms / 1000)
-                event = e.Restarting(link.restarting)
-            case c.Wake(target_id, kind):
-                event = e.WakeRequested(target_id, kind)
-            case c.PushForward(sender_id, kind, token):
-                event = e.PushRegistered(sender_id, kind, token)
-        return event
-
-    def _introduction(self, x_pub: bytes, ed_pub: bytes, nickname: str) -> e.Introduction | None:
-        try:
-            public = Invite(PublicIdentity(x_pub, ed_pub), nickname).public
-        except KeysError:
-            return None  # keys that must not be used (PROTOCOL.md §2): nobody can be told anything by them
-        ours = self._identity.public
-        if public.x_pub == ours.x_pub or public.ed_pub == ours.ed_pub:
-            return None  # with one key on both sides a packet could be sent back to its author
-        return e.Introduction(public, nickname)

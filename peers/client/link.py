@@ -159,7 +159,7 @@ class Link:
     def _lost(self, closed: ConnectionClosed) -> Lost:
         self._over = True
         if self._silent:
-            lost = Lost(Reason.SILENT, f"nothing was heard from the relay for {self._liveness:g} s")
+            lost = Lost(Reason.SILENT, f"nothing came from the relay, or went to it, for {self._liveness:g} s")
         elif closed.rcvd is not None and closed.rcvd.code == CloseCode.TRY_AGAIN_LATER:
             lost = Lost(Reason.BUSY, f"the relay asks to come back later{_said(closed.rcvd.reason)}")
         elif closed.rcvd is not None:

@@ -8,14 +8,15 @@ BLINDRELAY_HOME (or the user's data directory) /profiles/NAME/
     lock             peers.profile.lock
 """
 
-from peers.profile.errors import ProfileBusy, ProfileError, WrongProfilePassphrase
+from peers.profile.errors import NoSuchProfile, ProfileBusy, ProfileError, WrongProfilePassphrase
 from peers.profile.lock import ProfileLock
 from peers.profile.passphrase import ask_passphrase
-from peers.profile.place import DEFAULT_NAME, Profile, list_profiles
+from peers.profile.place import DEFAULT_NAME, Profile, data_home, list_profiles
 from peers.profile.settings import ProfileSettings
 
 __all__ = [
     "DEFAULT_NAME",
+    "NoSuchProfile",
     "Profile",
     "ProfileBusy",
     "ProfileError",
@@ -23,5 +24,6 @@ __all__ = [
     "ProfileSettings",
     "WrongProfilePassphrase",
     "ask_passphrase",
+    "data_home",
     "list_profiles",
 ]

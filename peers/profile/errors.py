@@ -1,6 +1,7 @@
 """The errors of profiles.
 
 ProfileError                    the text says what is wrong and what to do; it never holds secrets
+├── NoSuchProfile               there is none of that name
 ├── ProfileBusy                 another program of the same person is connected
 └── WrongProfilePassphrase      the keys do not open
 """
@@ -8,6 +9,10 @@ ProfileError                    the text says what is wrong and what to do; it n
 
 class ProfileError(Exception):
     """A profile, or a secret asked from the person, that cannot be used."""
+
+
+class NoSuchProfile(ProfileError):
+    """There is no profile of that name."""
 
 
 class ProfileBusy(ProfileError):

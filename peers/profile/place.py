@@ -14,7 +14,7 @@ from keys.errors import BadInvite, KeyFileError, OpenError
 from keys.files import ClientKeys, read_identity, write_identity
 from keys.invite import RelayCard
 from keys.private_file import make_directories, read_private
-from peers.profile.errors import ProfileError, WrongProfilePassphrase
+from peers.profile.errors import NoSuchProfile, ProfileError, WrongProfilePassphrase
 from peers.profile.lock import ProfileLock
 from peers.profile.settings import ProfileSettings, read_settings, write_settings
 
@@ -246,9 +246,9 @@ class Profile:
         if not whole:
             raise self._missing()
 
-    def _missing(self) -> ProfileError:
+    def _missing(self) -> NoSuchProfile:
         option = "" if self.name == DEFAULT_NAME else f" --profile {self.name}"
-        return ProfileError(
+        return NoSuchProfile(
             f"there is no profile {self.name} in {self.directory}; make it with: blindrelay-chat{option} init"
         )
 
@@ -269,10 +269,16 @@ def list_profiles(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _NAME.fullmatch(name) and Profile(name, directory / name).exists))
 
 
-def _profiles(environ: Mapping[str, str]) -> Path:
+def data_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the directory below which everything of a person lies: BLINDRELAY_HOME, or if that is not set the user's
+    data directory.
+
+    Raises:
+        ProfileError: the variable cannot be used, or there is none and no way to find a directory.
+    """
     home = _variable(environ, HOME_VARIABLE)
     if home is not None:
-        return Path(home).absolute() / "profiles"
+        return Path(home).absolute()
     try:
         from platformdirs import user_data_path
     except ImportError:
@@ -280,7 +286,11 @@ def _profiles(environ: Mapping[str, str]) -> Path:
             f"name a directory for profiles by {HOME_VARIABLE}, or install the extra that finds one: "
             "python -m pip install 'blindrelay[chat]'"
         ) from None
-    return user_data_path(_APPLICATION, appauthor=False) / "profiles"
+    return user_data_path(_APPLICATION, appauthor=False)
+
+
+def _profiles(environ: Mapping[str, str]) -> Path:
+    return data_home(environ) / "profiles"
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str | None:

@@ -1,6 +1,7 @@
 """The people whom we know: their keys, our name for them, and how far their keys can be trusted."""
 
 import sqlite3
+import unicodedata
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,6 +19,9 @@ STRANGERS_MAX: Final = 500
 """Most contacts who introduced themselves and whom we never answered: whoever knows our id can add one."""
 _SHOWN: Final = 5
 _ID_PREFIX_MIN: Final = 4
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters, marks and signs that draw nothing; Braille's empty cell is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +108,20 @@ def add(
         if origin != "introduction" and known.origin == "introduction":
             db.execute("UPDATE contacts SET origin = ? WHERE id = ?", (origin, known.id))
             feed.add(db, now, Kind.CONTACT, contact=known.id)
+        if nickname and nickname != known.nickname:
+            # What they call themselves now; what we call them stays.
+            db.execute("UPDATE contacts SET nickname = ? WHERE id = ?", (nickname, known.id))
+            feed.add(db, now, Kind.CONTACT, contact=known.id)
         if label is not None and label != known.label:
             rename(db, now, known.id, label)
         return get(db, known.id)
     if origin == "introduction":
         _check_strangers(db)
-    label = _free_label(db, nickname, public) if label is None else _checked_label(db, label)
+    label = free_label(db, nickname, public) if label is None else _checked_label(db, label)
     row = db.execute(
         "INSERT INTO contacts (x_pub, ed_pub, peer_id, nickname, label, label_key, origin, added_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-        (public.x_pub, public.ed_pub, public.id, nickname, label, label.casefold(), origin, now),
+        (public.x_pub, public.ed_pub, public.id, nickname, label, label_key(label), origin, now),
     ).fetchone()
     feed.add(db, now, Kind.CONTACT, contact=row[0], detail="new")
     return get(db, row[0])
@@ -144,12 +152,12 @@ def find(db: sqlite3.Connection, name: str) -> ContactRow:
         NoSuchContact, Ambiguous: none, or several; the text names those that come near.
     """
     contacts = everyone(db)
-    key = name.strip().casefold()
+    key = label_key(name)
     for contact in contacts:
-        if contact.label.casefold() == key:
+        if label_key(contact.label) == key:
             return contact
     by_id = len(key) >= _ID_PREFIX_MIN
-    near = [c for c in contacts if key and c.label.casefold().startswith(key)]
+    near = [c for c in contacts if key and label_key(c.label).startswith(key)]
     near = near or [c for c in contacts if by_id and c.public.id.hex().startswith(key)]
     if not near:
         raise NoSuchContact("there is no contact of that name: see `contacts`, and `add` for their invite")
@@ -164,26 +172,43 @@ def rename(db: sqlite3.Connection, now: int, contact: int, label: str) -> None:
 
     Raises:
         BadLabel: it cannot be used, or is somebody else's.
+        NoSuchContact: the contact is gone.
     """
+    get(db, contact)
     label = _checked_label(db, label, but=contact)
-    db.execute("UPDATE contacts SET label = ?, label_key = ? WHERE id = ?", (label, label.casefold(), contact))
+    db.execute("UPDATE contacts SET label = ?, label_key = ? WHERE id = ?", (label, label_key(label), contact))
     feed.add(db, now, Kind.CONTACT, contact=contact)
 
 
 def set_verified(db: sqlite3.Connection, now: int, contact: int, *, verified: bool) -> None:
-    """Write down that the safety numbers were compared, or that this is no longer believed."""
+    """Write down that the safety numbers were compared, or that this is no longer believed.
+
+    Raises:
+        NoSuchContact: the contact is gone.
+    """
+    get(db, contact)
     db.execute("UPDATE contacts SET verified_at = ? WHERE id = ?", (now if verified else None, contact))
     feed.add(db, now, Kind.CONTACT, contact=contact)
 
 
 def set_blocked(db: sqlite3.Connection, now: int, contact: int, *, blocked: bool) -> None:
-    """Take nothing from a contact any more, or again. They are not told."""
+    """Take nothing from a contact any more, or again. They are not told.
+
+    Raises:
+        NoSuchContact: the contact is gone.
+    """
+    get(db, contact)
     db.execute("UPDATE contacts SET blocked = ?, online = 0 WHERE id = ?", (blocked, contact))
     feed.add(db, now, Kind.CONTACT, contact=contact)
 
 
 def remove(db: sqlite3.Connection, now: int, contact: int) -> None:
-    """Remove a contact with all that was said. They may introduce themselves again: block those who must not."""
+    """Remove a contact with all that was said. They may introduce themselves again: block those who must not.
+
+    Raises:
+        NoSuchContact: they are gone already.
+    """
+    get(db, contact)
     db.execute("DELETE FROM contacts WHERE id = ?", (contact,))
     db.execute("DELETE FROM events WHERE contact = ?", (contact,))
     feed.add(db, now, Kind.CONTACT, contact=contact, detail="removed")
@@ -221,6 +246,30 @@ def nobody_online(db: sqlite3.Connection, now: int) -> None:
         feed.add(db, now, Kind.PRESENCE, contact=row[0], detail="offline")
 
 
+def shown_label(text: str) -> str:
+    """Return a label or nickname as it is kept as a label: without what acts on a terminal, white space gathered."""
+    return " ".join(display_name(text).split())
+
+
+def label_key(label: str) -> str:
+    """Return a label as it is compared: what looks the same to people counts as the same.
+
+    Case, compatible forms of letters (NFKC) and signs that cannot be seen do not matter. Letters of different scripts
+    that look alike do: for those the trust of a contact is shown beside its label.
+    """
+    seen = "".join(c for c in unicodedata.normalize("NFKC", label) if not _invisible(c))
+    return " ".join(unicodedata.normalize("NFKC", seen.casefold()).split())
+
+
+def _invisible(character: str) -> bool:
+    return (
+        unicodedata.category(character) in _UNSEEN
+        or character in _BLANK
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\U000e0000" <= character <= "\U000e0fff"
+    )
+
+
 def _check_strangers(db: sqlite3.Connection) -> None:
     (count,) = db.execute(
         "SELECT count(*) FROM contacts WHERE origin = 'introduction' AND verified_at IS NULL AND NOT EXISTS"
@@ -231,22 +280,25 @@ def _check_strangers(db: sqlite3.Connection) -> None:
 
 
 def _checked_label(db: sqlite3.Connection, label: str, but: int | None = None) -> str:
-    label = " ".join(display_name(label).split())
-    if not label:
+    label = shown_label(label)
+    if not label_key(label):
         raise BadLabel("a label has at least one character that can be seen")
     if len(label) > LABEL_MAX:
         raise BadLabel(f"a label has {LABEL_MAX} characters at most")
-    row = db.execute("SELECT id FROM contacts WHERE label_key = ?", (label.casefold(),)).fetchone()
+    row = db.execute("SELECT id FROM contacts WHERE label_key = ?", (label_key(label),)).fetchone()
     if row is not None and row[0] != but:
         raise BadLabel("another contact has that label")
     return label
 
 
-def _free_label(db: sqlite3.Connection, nickname: str, public: PublicIdentity) -> str:
-    base = " ".join(display_name(nickname).split())[: LABEL_MAX - 8] or public.id.hex()[: 2 * ID_SIZE]
+def free_label(db: sqlite3.Connection, nickname: str, public: PublicIdentity) -> str:
+    """Return a label that nobody has, made of a name or, where nothing of it can be seen, of the id."""
+    base = shown_label(nickname)[: LABEL_MAX - 8].rstrip()
+    if not label_key(base):
+        base = public.id.hex()[: 2 * ID_SIZE]
     label, number = base, 1
     # A stranger who calls himself as a friend is called must not be taken for the friend.
-    while db.execute("SELECT 1 FROM contacts WHERE label_key = ?", (label.casefold(),)).fetchone():
+    while db.execute("SELECT 1 FROM contacts WHERE label_key = ?", (label_key(label),)).fetchone():
         number += 1
         label = f"{base}-{number}"
     return label

@@ -15,6 +15,7 @@ from keys.primitives import random_bytes
 from peers.store import contacts, feed, file_rows
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
+from peers.store.words import wanted
 from wire.peer_commands import TEXT_MAX, UUID_SIZE
 
 MessageKind = Literal["text", "file", "call"]
@@ -157,12 +158,13 @@ def delete(db: sqlite3.Connection, now: int, message: int, *, for_both: bool) ->
         db.execute("DELETE FROM changes WHERE message = ? AND kind != 'delete'", (message,))
 
 
-def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, tell: bool = True) -> int:
-    """Mark a contact's messages up to a row as seen by us; with `tell`, say so to them. Returns how many were new."""
+def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, since: int = 0, tell: bool = True) -> int:
+    """Mark a contact's messages up to a row, or those from `since` to it, as seen by us; with `tell`, say so to them.
+    Returns how many were new."""
     rows = db.execute(
-        "UPDATE messages SET read_at = ?, state = ? WHERE contact = ? AND outgoing = 0 AND read_at IS NULL AND id <= ?"
-        " RETURNING id, kind, deleted_at",
-        (now, State.READ, contact, up_to),
+        "UPDATE messages SET read_at = ?, state = ? WHERE contact = ? AND outgoing = 0 AND read_at IS NULL"
+        " AND id BETWEEN ? AND ? RETURNING id, kind, deleted_at",
+        (now, State.READ, contact, since, up_to),
     ).fetchall()
     for row in rows:
         if tell and row[1] != "call" and row[2] is None:
@@ -228,15 +230,34 @@ def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[Ch
     ]
 
 
-def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
-    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived."""
+def change_tries(db: sqlite3.Connection, message: int) -> int | None:
+    """Return how often a change of a message was sent that is not settled; None if there is none."""
+    row = db.execute("SELECT tries FROM changes WHERE message = ?", (message,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
+    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
+
+    Returns those that are to be sent, as they are now: since they were looked for, one may have been acknowledged or
+    deleted, or have got other words, of which nobody is told as it had not left us yet.
+    """
+    still = {}
     for message in messages:
+        found = db.execute(
+            f"SELECT {_COLUMNS} FROM messages m WHERE id = ? AND state < 2 AND deleted_at IS NULL",  # noqa: S608
+            (message,),
+        ).fetchone()
+        if found is None:
+            continue
+        still[message] = _row(found)
         row = db.execute(
             "UPDATE messages SET state = 1, exposed = 1 WHERE id = ? AND outgoing = 1 AND state = 0 RETURNING contact",
             (message,),
         ).fetchone()
         if row is not None:
             feed.add(db, now, Kind.STATE, contact=row[0], message=message, detail="sent")
+    return still
 
 
 def mark_queued(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
@@ -277,9 +298,9 @@ def change_tried(db: sqlite3.Connection, message: int, revision: int) -> None:
     db.execute("UPDATE changes SET tries = tries + 1 WHERE message = ? AND revision = ?", (message, revision))
 
 
-def change_settled(db: sqlite3.Connection, message: int, revision: int) -> None:
-    """Forget a change that arrived, unless it was overtaken by another meanwhile."""
-    db.execute("DELETE FROM changes WHERE message = ? AND revision = ?", (message, revision))
+def changes_settled(db: sqlite3.Connection, changes: Iterable[tuple[int, int]]) -> None:
+    """Forget changes that arrived, ``(message, revision)``, but for those that were overtaken by others meanwhile."""
+    db.executemany("DELETE FROM changes WHERE message = ? AND revision = ?", changes)
 
 
 # --- What they say ----------------------------------------------------------------------------------------------------
@@ -297,16 +318,16 @@ def receive(
 def receive_edit(db: sqlite3.Connection, now: int, contact: int, nonce: bytes, uuid: bytes, text: str) -> bool:
     """Take other words for a text of theirs; False if there is no such message (yet): it must be told again.
 
-    Only its author can change a message, and each packet does so once.
+    Only its author can change a message, and each packet does so once. What is no text has no words: nothing happens.
     """
     if not first_time(db, contact, nonce):
         return True
     row = _theirs(db, contact, uuid)
-    if row is None or row.kind != "text":
+    if row is None:
         # Nothing happened, so the nonce is not used up: the same packet may come again once the text is here.
         db.execute("DELETE FROM nonces WHERE contact = ? AND nonce = ?", (contact, nonce))
         return False
-    if row.deleted_at is None and row.text != text:
+    if row.kind == "text" and row.deleted_at is None and row.text != text:
         db.execute("UPDATE messages SET text = ?, edited_at = ? WHERE id = ?", (text, now, row.id))
         feed.add(db, now, Kind.EDITED, contact=contact, message=row.id)
     return True
@@ -370,18 +391,40 @@ def history(
     return found if after is not None else found[::-1]
 
 
+def received(db: sqlite3.Connection, contact: int, *, after: int = 0, limit: int = PAGE) -> list[MessageRow]:
+    """Return a contact's messages after a row, the oldest first, without those that were deleted."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND id > ? AND outgoing = 0 AND deleted_at IS NULL"  # noqa: S608
+        " ORDER BY id LIMIT ?",
+        (contact, after, limit),
+    )
+    return [_row(row) for row in rows]
+
+
 def search(
     db: sqlite3.Connection, words: str, *, contact: int | None = None, limit: int = PAGE, before: int | None = None
 ) -> list[MessageRow]:
-    """Return the newest messages that hold all of these words or beginnings of words, the newest first."""
-    query = " ".join(f'"{word.replace(chr(34), chr(34) * 2)}"*' for word in words.split())
-    if not query:
+    """Return the newest messages that hold all of these words or beginnings of words, the newest first.
+
+    Case and accents do not matter. See :mod:`peers.store.words` for signs and for scripts without spaces.
+    """
+    query, literals = wanted(words)
+    if not query and not literals:
         return []
+    tables = "messages_text t JOIN messages m ON m.id = t.rowid" if query else "messages m"
+    conditions = ["m.id < ?", "m.deleted_at IS NULL"]
+    values: list[str | int] = [2**62 if before is None else before]
+    if query:
+        conditions += ["messages_text MATCH ?", "t.rowid < ?"]
+        values += [query, values[0]]
+    if contact is not None:
+        conditions.append("m.contact = ?")
+        values.append(contact)
+    conditions += ["instr(lower(m.text), ?) > 0"] * len(literals)
+    order = "t.rowid" if query else "m.id"
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM messages_text t JOIN messages m ON m.id = t.rowid"  # noqa: S608
-        " WHERE messages_text MATCH ? AND t.rowid < ? AND (?3 IS NULL OR m.contact = ?3) AND m.deleted_at IS NULL"
-        " ORDER BY t.rowid DESC LIMIT ?",
-        (query, 2**62 if before is None else before, contact, limit),
+        f"SELECT {_COLUMNS} FROM {tables} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT ?",  # noqa: S608
+        (*values, *literals, limit),
     ).fetchall()
     return [_row(row) for row in rows]
 
@@ -391,6 +434,14 @@ def unread(db: sqlite3.Connection) -> dict[int, int]:
     return dict(
         db.execute("SELECT contact, count(*) FROM messages WHERE outgoing = 0 AND read_at IS NULL GROUP BY contact")
     )
+
+
+def unacknowledged(db: sqlite3.Connection) -> int:
+    """Return how many messages of ours wait for their acknowledgement."""
+    (count,) = db.execute(
+        "SELECT count(*) FROM messages WHERE outgoing = 1 AND state < 2 AND deleted_at IS NULL"
+    ).fetchone()
+    return int(count)
 
 
 def first_unread(db: sqlite3.Connection, contact: int) -> int | None:
@@ -454,12 +505,9 @@ def _erase(db: sqlite3.Connection, now: int, row: MessageRow) -> None:
 def _tell(db: sqlite3.Connection, row: MessageRow, kind: Literal["edit", "delete"]) -> None:
     if not _exposed(db, row.id):
         return  # it never left us, so the peer cannot have it: it goes out as it is now, or not at all
-    # A deletion is never undone by a later edit; the revision makes an answer to what came before count for nothing.
-    db.execute(
-        "INSERT INTO changes (message, kind) VALUES (?, ?) ON CONFLICT (message) DO UPDATE SET"
-        " kind = excluded.kind, revision = revision + 1, tries = 0",
-        (row.id, kind),
-    )
+    # A deletion is never undone by a later edit, for what is deleted cannot be edited. The revision is a new one, also
+    # if the change before was settled: a second answer to that one may still be on its way.
+    db.execute("REPLACE INTO changes (message, kind) VALUES (?, ?)", (row.id, kind))
 
 
 def _exposed(db: sqlite3.Connection, message: int) -> bool:

@@ -9,13 +9,13 @@ from peers.database import Schema
 
 _VERSION_1: Final = """
 CREATE TABLE contacts (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: what others remember of a removed contact means nobody
     x_pub BLOB NOT NULL UNIQUE CHECK (length(x_pub) = 32),
     ed_pub BLOB NOT NULL UNIQUE CHECK (length(ed_pub) = 32),
     peer_id BLOB NOT NULL UNIQUE CHECK (peer_id = substr(x_pub, 1, 8)),
     nickname TEXT NOT NULL,                -- what they call themselves, as it came
     label TEXT NOT NULL,                   -- what we call them
-    label_key TEXT NOT NULL UNIQUE,        -- the label as it is compared: case folded
+    label_key TEXT NOT NULL UNIQUE,        -- the label as it is compared: peers.store.contacts.label_key
     origin TEXT NOT NULL CHECK (origin IN ('invite', 'introduction', 'import')),
     added_at INTEGER NOT NULL,
     verified_at INTEGER,                   -- when the safety numbers were compared
@@ -48,9 +48,9 @@ CREATE INDEX messages_unread ON messages (contact, id) WHERE outgoing = 0 AND re
 
 -- What a peer is still to be told about a message: an edit, a deletion, that it was read. The last one counts.
 CREATE TABLE changes (
-    message INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
+    revision INTEGER PRIMARY KEY AUTOINCREMENT, -- new for each: an answer to an older one does not settle this one
+    message INTEGER NOT NULL UNIQUE REFERENCES messages ON DELETE CASCADE,
     kind TEXT NOT NULL CHECK (kind IN ('edit', 'delete', 'read')),
-    revision INTEGER NOT NULL DEFAULT 1,   -- an answer to an older one does not settle this one
     tries INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
@@ -95,7 +95,7 @@ END;
 
 -- What is to be done once, as soon as there is a connection.
 CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- whoever waits for one to be done must not wait for another
     contact INTEGER NOT NULL REFERENCES contacts ON DELETE CASCADE,
     kind TEXT NOT NULL CHECK (kind IN ('introduce', 'wake', 'wake-call')),
     at INTEGER NOT NULL

@@ -21,7 +21,7 @@ import keys.primitives
 import wire.limits
 from relay import claims, drain, limits, reasons
 from tests.docs import markdown
-from wire import commands
+from wire import commands, peer_commands
 from wire.errors import BadBody
 from wire.session import TRANSITIONS
 
@@ -221,6 +221,12 @@ def test_command_codes() -> None:
     assert [row["name"] for row in rows] == [command.name for command in commands.Command]
 
 
+def test_peer_command_codes() -> None:
+    rows = table("code", "name", "body")
+    told = [(row["name"], int(markdown.code(row["code"]), 16)) for row in rows]
+    assert told == [(command.name, command.value) for command in peer_commands.PeerCommand]
+
+
 def known(parse: object, command: int) -> bool:
     assert callable(parse)
     try:
@@ -250,6 +256,7 @@ def test_each_command_has_its_section() -> None:
         (("code", "error", "detail"), commands.ErrorCode),
         (("kind", "service"), commands.PushKind),
         (("type", "meaning"), commands.WakeType),
+        (("reason", "name", "says"), peer_commands.CancelReason),
     ],
 )
 def test_small_codes(header: tuple[str, ...], enum: type[IntEnum]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from keys.identity import SERVER_ID, Identity
 from keys.packet import seal
-from wire import commands, frames, inner, mask
+from wire import commands, frames, inner, mask, peer_commands
 from wire.errors import WireError
 from wire.session import TRANSITIONS, ClientSession, Role, ServerSession, State
 
@@ -57,6 +57,7 @@ def _from_server(plaintext: bytes) -> bytes:
 Door = Callable[[int, bytes], object]
 DOORS: Final[dict[str, Door]] = {
     "parse_inner": lambda _, data: inner.parse_inner(data),
+    "parse_from_peer": lambda code, data: peer_commands.parse_from_peer(code, data),
     "parse_from_client": lambda code, data: commands.parse_from_client(code, data),
     "parse_from_server": lambda code, data: commands.parse_from_server(code, data),
     "parse_frame": lambda _, data: frames.parse_frame(TO_SERVER, data),
@@ -86,6 +87,17 @@ _FROM_CLIENT: Final = {
     0x4D: _KEYS[:32],
     0x7F: b"new",
 }
+_FROM_PEER: Final = {
+    0x20: bytes(16) + b"text",
+    0x24: b'{"id":"00000000-0000-0000-0000-000000000000","name":"a","mime":"b","size":3}',
+    0x25: bytes(20) + b"data",
+    0x26: bytes(32),
+    0x27: bytes(16),
+    0x30: b"",
+    0x60: bytes(24),
+    0x61: bytes(24),
+    0x62: bytes(17),
+}
 _FROM_SERVER: Final = {
     0x02: b"\2",
     0x42: _KEYS,
@@ -102,6 +114,7 @@ _FROM_SERVER: Final = {
 }
 SEEDS: Final[list[tuple[str, int, bytes]]] = [
     ("parse_inner", 0, b"\0\0\x4a"),
+    *(("parse_from_peer", code, body) for code, body in _FROM_PEER.items()),
     *(("parse_from_client", code, body) for code, body in _FROM_CLIENT.items()),
     *(("parse_from_server", code, body) for code, body in _FROM_SERVER.items()),
     ("parse_frame", 0, bytes(112)),

@@ -1,10 +1,10 @@
 """Whose address counts, as a pure rule."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relay.proxies import DEFAULT_TRUSTED, Front, TrustedProxies, counted_as, parse_address, parse_hop, socket_peer
@@ -62,6 +62,9 @@ def test_any_text_is_an_address_or_none(text: str) -> None:
     assert address is None or len(address) in (4, 16)
 
 
+MAPPED = IPv6Network("::ffff:0:0/96")
+
+
 @given(st.ip_addresses())
 def test_addresses_are_read_as_the_standard_library_reads_them(address: Any) -> None:
     expected = getattr(address, "ipv4_mapped", None) or address
@@ -85,6 +88,7 @@ def test_networks_are_separated_by_commas_or_blanks(text: str) -> None:
 @given(st.ip_addresses(), st.lists(st.tuples(st.ip_addresses(), st.integers(0, 128)), max_size=4))
 def test_membership_is_that_of_the_standard_library(address: Any, networks: list[tuple[Any, int]]) -> None:
     made = [ip_network(f"{base}/{min(length, base.max_prefixlen)}", strict=False) for base, length in networks]
+    assume(not any(network.version == 6 and network.subnet_of(MAPPED) for network in made))  # those are refused
     trusted = TrustedProxies.parse(",".join(map(str, made)))
     packed = parse_address(str(address))
     assert packed is not None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from peers.store.contacts import ContactRow
     from peers.store.messages import MessageRow
+    from tests.support.cutting import CuttingProxy
     from tests.support.relay_process import RelayProcess
 
 T = TypeVar("T")
@@ -33,10 +34,11 @@ class Person:
         self.keys = ClientKeys(Identity.generate(), name)
         self.directory = directory
         self.files_dir = directory / f"{name}-files"
-        self.store = open_store(directory / f"{name}.db")
+        self.path = directory / f"{name}.db"
+        self.store = open_store(self.path)
         self._now = 0
 
-    def at(self, relay: RelayProcess, options: CarrierOptions | None = None) -> Carrier:
+    def at(self, relay: RelayProcess | CuttingProxy, options: CarrierOptions | None = None) -> Carrier:
         card = RelayCard(relay.public, relay.url)
         return Carrier(self.store, self.keys, card, options, files_dir=self.files_dir)
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 
 from keys.identity import Identity
 from keys.invite import RelayCard
@@ -251,6 +252,46 @@ async def test_a_relay_that_accepts_and_closes_is_asked_less_and_less() -> None:
     ):
         delays = [(await until(client, Disconnected)).retry_in for _ in range(12)]
     assert all(delay <= 0.002 for delay in delays), "a session that was of use"
+
+
+@run_async
+async def test_a_session_that_lasted_makes_the_next_attempt_come_soon() -> None:
+    async def close(at: Connection) -> None:
+        await at.welcome()
+        await at.ws.close(1001)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peers.client.client.LASTED", 0.0)
+        async with ScriptedRelay(close) as relay, relay.client(backoff_min=0.001, backoff_max=1e6) as client:
+            delays = [(await until(client, Disconnected)).retry_in for _ in range(12)]
+    assert all(delay <= 0.002 for delay in delays)
+
+
+def test_under_uvloop() -> None:
+    async def talk() -> None:
+        over = asyncio.Event()
+
+        async def deaf(at: Connection) -> None:
+            await at.welcome()
+            await at.deliver(TARGET, PACKET)
+            at.ws.transport.pause_reading()
+            await over.wait()
+            at.ws.transport.abort()
+
+        async with ScriptedRelay(deaf, welcome_and_stay) as relay, relay.client(liveness=0.3) as client:
+            await expect(client, Connected)
+            await expect(client, PeerPacket)
+            with pytest.raises(NotConnected):
+                async with asyncio.timeout(WAIT):
+                    while True:
+                        await client.send(TARGET, bytes(900_000))
+            assert (await expect(client, Disconnected)).reason is Reason.SILENT
+            await expect(client, Connected)
+            await client.barrier(WAIT)
+            over.set()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(talk())
 
 
 @run_async

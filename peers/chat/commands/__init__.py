@@ -1,0 +1,1 @@
+"""The commands of ``blindrelay-chat``, each a function that Typer turns into one."""

@@ -1,0 +1,93 @@
+"""Waiting for what was written to get somewhere, and saying why it has not."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from peers.chat.commands.frame import NotInTime
+from peers.chat.session import Session
+from peers.chat.views import label
+from peers.client.errors import RelayRefused
+from peers.store import Connection, contacts, feed, messages
+from peers.store.contacts import ContactRow
+from peers.store.messages import MessageRow, State
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a message of ours stands.
+
+    Attributes:
+        message: the message.
+        contact: its recipient.
+        connected: somebody has a connection to the relay, which has told who is online.
+        untold: how often a change of the message was sent without an answer; None if there is nothing to be told.
+    """
+
+    message: MessageRow
+    contact: ContactRow
+    connected: bool
+    untold: int | None
+
+    @property
+    def offline(self) -> bool:
+        """Whether its recipient is known to be offline."""
+        return self.connected and not self.contact.online
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was acknowledged, or nothing can be done until its recipient comes."""
+        return self.message.state >= State.DELIVERED or self.offline
+
+    @property
+    def told(self) -> bool:
+        """Whether its recipient has acknowledged the last change, or nothing can be done until they come."""
+        return self.untold is None or self.offline
+
+
+def standing(message: int) -> Callable[[Connection], Standing]:
+    """Return what reads how a message stands."""
+
+    def read(db: Connection) -> Standing:
+        row = messages.get(db, message)
+        connected = feed.connection(db)["state"] == "connected"
+        return Standing(row, contacts.get(db, row.contact), connected, messages.change_tries(db, message))
+
+    return read
+
+
+async def within(
+    session: Session, seconds: float, read: Callable[[Connection], T], holds: Callable[[T], bool]
+) -> T | None:
+    """Return what `read` gives of the store once it is as wanted; None if it is not within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await session.until_store(read, holds)
+    except TimeoutError:
+        return None
+
+
+async def raise_why(session: Session, contact: ContactRow, what: str, seconds: float) -> None:
+    """Raise for what did not happen in time, and say why as far as is known.
+
+    Raises:
+        RelayRefused: the relay does not serve us now, because our id is in use there.
+        NotInTime: any other reason.
+    """
+    link = await session.store.read(feed.connection)
+    row = await session.store.read(contacts.get, contact.id)
+    if link["state"] == "refused":
+        raise RelayRefused(f"{what}: {link['text']}; it is kept")
+    if link["state"] != "connected":
+        text = f": {link['text']}" if link["text"] else ""
+        why = f"there is no connection to the relay{text}"
+    elif not row.online:
+        why = f"{label(row)} is offline"
+    else:
+        why = f"nothing came back from {label(row)}"
+    raise NotInTime(
+        f"{what} within {seconds:g} s: {why}; it is kept, and goes out while a program of this profile is connected"
+    )

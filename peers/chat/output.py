@@ -1,0 +1,144 @@
+"""What commands print: lines for people, or with ``--json`` one object per line for programs.
+
+What peers wrote is cleaned before it gets here (:mod:`peers.chat.views`), and is never taken as markup. JSON is pure
+ASCII: escaped, no control character and no bidirectional mark can act on a terminal.
+"""
+
+import json
+import os
+import sys
+import threading
+from asyncio import AbstractEventLoop, Future, get_running_loop
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Final
+
+from peers.chat.text import clean_line
+
+PROGRAM: Final = "blindrelay-chat"
+
+
+class Output:
+    """Where a command prints.
+
+    Args:
+        json: objects instead of lines.
+        quiet: neither hints nor confirmations; what was asked for and errors are printed all the same.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    def show(self, record: dict[str, Any], text: str) -> None:
+        """Print what was asked for: `record` as JSON, or `text`."""
+        print(as_json(record) if self.json else text)
+
+    def confirm(self, record: dict[str, Any], text: str) -> None:
+        """Print what was done."""
+        if not self.quiet:
+            self.show(record, text)
+
+    def hint(self, text: str) -> None:
+        """Say something to a person; on stderr, so that it never mixes with what was asked for."""
+        if not (self.quiet or self.json):
+            print(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """Say on stderr what a person must know, and what does not keep the command from its work."""
+        complain(text, "warning", json=self.json)
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table that fits the terminal; where there is none, whole cells with tabs between and no heads.
+
+        The cells are lines as :func:`peers.chat.text.clean_line` gives them.
+        """
+        if not sys.stdout.isatty():
+            for row in rows:
+                print("\t".join(row))
+            return
+        # Here and not above: it takes longer to import than a message takes to arrive.
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_edge=False)
+        for head in heads:
+            table.add_column(Text(head, style="bold"), overflow="ellipsis", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(highlight=False, markup=False, emoji=False).print(table)
+
+    def ask(self, question: str) -> bool | None:
+        """Ask a person a question of yes or no; None if there is nobody to ask."""
+        if self.json or not sys.stdin.isatty():
+            return None
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().casefold() in ("y", "yes")
+
+
+def as_json(record: dict[str, Any]) -> str:
+    """Return one line of JSON, in ASCII."""
+    return json.dumps(record, separators=(",", ":"))
+
+
+def complain(text: str, kind: str, *, json: bool, **more: Any) -> None:
+    """Print an error or a warning: one line on stderr."""
+    line = clean_line(text)
+    print(as_json({kind: line, **more}) if json else f"{PROGRAM}: {line}", file=sys.stderr)
+
+
+def leave_stdout() -> None:
+    """Let what is left in the buffer of stdout go nowhere: its reader went away, and Python would try again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Lines:
+    """Prints lines for a running event loop, each at once.
+
+    In a thread of its own: whoever reads a pipe may rest for as long as they want (``| less``), and messages are
+    carried all the same. The thread holds no end of the program up, and no lock of a buffer, if it hangs in a write.
+    """
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self._lines: SimpleQueue[tuple[bytes, Future[None], AbstractEventLoop]] = SimpleQueue()
+        self._encode: Callable[[str], bytes] = lambda line: f"{line}\n".encode(
+            sys.stdout.encoding or "utf-8", "backslashreplace"
+        )
+        self._descriptor = sys.stdout.fileno()
+        threading.Thread(target=self._run, name="print", daemon=True).start()
+
+    async def put(self, line: str) -> None:
+        """Print a line; returns when the operating system has it.
+
+        Raises:
+            OSError: it cannot be printed; BrokenPipeError if nobody reads any more.
+        """
+        loop = get_running_loop()
+        printed: Future[None] = loop.create_future()
+        self._lines.put((self._encode(line), printed, loop))
+        await printed
+
+    def _run(self) -> None:
+        while True:
+            raw, printed, loop = self._lines.get()
+            error: OSError | None = None
+            try:
+                while raw:
+                    raw = raw[os.write(self._descriptor, raw) :]
+            except OSError as failed:
+                error = failed
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+                loop.call_soon_threadsafe(_settle, printed, error)
+
+
+def _settle(printed: "Future[None]", error: OSError | None) -> None:
+    if printed.done():
+        return
+    if error is None:
+        printed.set_result(None)
+    else:
+        printed.set_exception(error)

@@ -1,0 +1,30 @@
+"""Signals that end a program, awaited."""
+
+import asyncio
+import signal
+from typing import Final
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Signals:
+    """Takes SIGINT, SIGTERM and SIGHUP while it is open; from the main thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._came: asyncio.Future[signal.Signals] = self._loop.create_future()
+        for number in ENDING:
+            self._loop.add_signal_handler(number, self._take, number)
+
+    async def wait(self) -> signal.Signals:
+        """Return the first that comes."""
+        return await asyncio.shield(self._came)
+
+    def close(self) -> None:
+        """Give them back."""
+        for number in ENDING:
+            self._loop.remove_signal_handler(number)
+
+    def _take(self, number: signal.Signals) -> None:
+        if not self._came.done():
+            self._came.set_result(number)

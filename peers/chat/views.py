@@ -1,0 +1,100 @@
+"""Contacts and messages as they are shown: cleaned lines for people, records for programs (docs/chat.md).
+
+The texts of records are exactly what peers wrote; only their encoding makes them harmless (:mod:`peers.chat.output`).
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from peers.chat.text import clean, clean_line
+from peers.store.contacts import ContactRow
+from peers.store.messages import MessageRow, State
+
+LABEL_SHOWN: Final = 40
+"""Most characters of a label in a line."""
+_INDENT: Final = "    "
+_TICKS: Final = {State.QUEUED: "·", State.SENT: "✓", State.DELIVERED: "✓✓", State.READ: "✓✓ read", State.FAILED: "✗"}
+
+
+def stamp(at: int | None) -> str | None:
+    """Return a time, in milliseconds since 1970, as RFC 3339 in UTC with milliseconds."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def local(at: int) -> str:
+    """Return a time as people read it here."""
+    return datetime.fromtimestamp(at / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def label(contact: ContactRow) -> str:
+    """Return the label as it may be shown."""
+    return clean_line(contact.label, LABEL_SHOWN)
+
+
+def whom(contact: ContactRow) -> dict[str, Any]:
+    """Return what names a contact in a record."""
+    return {"label": contact.label, "peer_id": contact.public.id.hex()}
+
+
+def contact_record(contact: ContactRow) -> dict[str, Any]:
+    """Return a contact for programs."""
+    return {
+        **whom(contact),
+        "nickname": contact.nickname,
+        "trust": contact.trust,
+        "verified_at": stamp(contact.verified_at),
+        "origin": contact.origin,
+        "added_at": stamp(contact.added_at),
+        "blocked": contact.blocked,
+        "online": contact.online,
+        "seen_at": stamp(contact.seen_at),
+    }
+
+
+def message_record(message: MessageRow, contact: ContactRow) -> dict[str, Any]:
+    """Return a message for programs."""
+    return {
+        "id": message.id,
+        **whom(contact),
+        "direction": "out" if message.outgoing else "in",
+        "kind": message.kind,
+        "text": message.text,
+        "at": stamp(message.at),
+        "state": message.state.name.lower(),
+        "delivered_at": stamp(message.delivered_at),
+        "read_at": stamp(message.read_at),
+        "edited_at": stamp(message.edited_at),
+        "deleted_at": stamp(message.deleted_at),
+    }
+
+
+def content(message: MessageRow) -> str:
+    """Return what a message says, cleaned; it may have several lines."""
+    if message.deleted_at is not None:
+        return "(deleted)"
+    if message.kind == "call":
+        return "(a call, which nothing here can take)"
+    text = clean(message.text)
+    return f"(file) {clean_line(text)}" if message.kind == "file" else text
+
+
+def indented(head: str, text: str) -> str:
+    """Return `text` after `head`; further lines of it are indented, so that none of them looks like a line of ours."""
+    return f"{head}{text}".replace("\n", f"\n{_INDENT}")
+
+
+def message_line(message: MessageRow, contact: ContactRow, *, named: bool = False) -> str:
+    """Return a message for people, with its number and how far it came; with `named`, also to whom it went."""
+    who = label(contact) if not message.outgoing else f"me to {label(contact)}" if named else "me"
+    marks = " (edited)" if message.edited_at is not None and message.deleted_at is None else ""
+    ticks = f"  {_TICKS[message.state]}" if message.outgoing else ""
+    return indented(f"{message.id:>5}  {local(message.at)}  {who}: ", f"{content(message)}{marks}{ticks}")
+
+
+def preview(message: MessageRow | None, limit: int = 60) -> str:
+    """Return the beginning of a message, in one line."""
+    if message is None:
+        return ""
+    return clean_line(("me: " if message.outgoing else "") + content(message), limit)

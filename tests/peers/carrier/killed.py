@@ -1,0 +1,80 @@
+"""A carrier in a process of its own that kills itself, as kill -9 does, at the n-th step it takes.
+
+A step is what cannot be undone from within: before and after each commit, before and after each packet that is given
+to the relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keys.files import ClientKeys
+from keys.identity import Identity
+from keys.invite import RelayCard
+from peers.carrier import Carrier
+from peers.client import RelayClient
+from peers.database import Database
+from peers.store import open_store
+from tests.peers.carrier.conversation import WAIT
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+
+# Forked from a server that has imported everything once: some hundred processes in a few seconds.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__])
+
+
+def start(seeds: tuple[bytes, bytes], nickname: str, store: Path, card: str, kill_at: int) -> ForkServerProcess:
+    """Start a carrier that is killed at its n-th step (0: never, then it is to be ended from outside)."""
+    process = _CONTEXT.Process(target=_run, args=(seeds, nickname, str(store), card, kill_at), daemon=True)
+    process.start()
+    return process
+
+
+def _run(seeds: tuple[bytes, bytes], nickname: str, store: str, card: str, kill_at: int) -> None:
+    _count_steps(kill_at)
+    asyncio.run(_carry(seeds, nickname, Path(store), card))
+
+
+async def _carry(seeds: tuple[bytes, bytes], nickname: str, store: Path, card: str) -> None:
+    async with open_store(store) as database:
+        keys = ClientKeys(Identity(*seeds), nickname)
+        files_dir = store.parent / f"{store.stem}-files"
+        async with (
+            Carrier(database, keys, RelayCard.parse(card), files_dir=files_dir) as carrier,
+            asyncio.timeout(WAIT),
+        ):
+            await carrier.failure()
+
+
+def _count_steps(kill_at: int) -> None:
+    lock, steps = threading.Lock(), 0
+
+    def step() -> None:
+        nonlocal steps
+        with lock:
+            steps += 1
+            if steps == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    commit, send = Database._commit, RelayClient.send
+
+    def counted_commit(self: Database, group: list[Any]) -> None:
+        step()
+        commit(self, group)
+        step()
+
+    async def counted_send(self: RelayClient, recipient_id: bytes, packet: bytes) -> None:
+        step()
+        await send(self, recipient_id, packet)
+        step()
+
+    Database._commit = counted_commit  # type: ignore[method-assign]
+    RelayClient.send = counted_send  # type: ignore[method-assign]
