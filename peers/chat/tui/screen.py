@@ -19,7 +19,7 @@ from textual.widgets import Static
 from keys.invite import display_name
 from peers.chat.session import Session
 from peers.chat.text import clean_line
-from peers.chat.tui import overview, pages, show
+from peers.chat.tui import overview, show
 from peers.chat.tui.actions import Actions
 from peers.chat.tui.commands import PeopleProvider
 from peers.chat.tui.composer import Composer
@@ -28,6 +28,7 @@ from peers.chat.tui.dialogs import EXPECTED, reason
 from peers.chat.tui.overview import Overview, Person
 from peers.chat.tui.people import PeopleList
 from peers.chat.tui.status import status_line
+from peers.database import DatabaseError
 from peers.store import feed, messages
 from peers.store.feed import EventRow, Kind
 from peers.store.messages import MessageRow
@@ -91,14 +92,15 @@ class ChatScreen(Screen[None]):
             yield Static(id="status", markup=False)
             yield Static(_KEYS, id="keys", markup=False)
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         self.people_list.show_people(self.people, None)
         self.show_status()
         self.set_interval(20, self._tick)
         if self._first is None:
             self._show_nobody()
         else:
-            await self.go_to(self._first)
+            # The first layout does not know yet how large the terminal is: more would seem to be in view than there is.
+            self.call_after_refresh(self.go_to, self._first)
 
     @property
     def people_list(self) -> PeopleList:
@@ -209,7 +211,10 @@ class ChatScreen(Screen[None]):
         self.query_one("#right").remove_class("-empty")
         self._show_heading()
         self.people_list.mark(contact)
-        await self.conversation.open(contact, message)
+        try:
+            await self.conversation.open(contact, message)
+        except DatabaseError as error:
+            self.report(error)
         (self.composer if message is None else self.conversation).focus()
         self._mark_read()
 
@@ -270,6 +275,9 @@ class ChatScreen(Screen[None]):
         except EXPECTED as error:
             self.report(error)
 
+    def on_conversation_view_failed(self, event: ConversationView.Failed) -> None:
+        self.report(event.error)
+
     def on_conversation_view_moved(self) -> None:
         self._mark_read()
 
@@ -301,11 +309,8 @@ class ChatScreen(Screen[None]):
                 self._edit(editing)
             self.report(error)
 
-    async def on_composer_edit_last(self) -> None:
-        if self.current is not None:
-            row = await self.session.store.read(pages.last_of_ours, self.current)
-            if row is not None:
-                self.edit(row)
+    def on_composer_edit_last(self) -> None:
+        self.actions.run("edit_last")
 
     def edit(self, row: MessageRow) -> None:
         """Have a message of ours edited in the composer."""

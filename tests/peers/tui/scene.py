@@ -84,8 +84,8 @@ class Scene:
         app = ChatApp(self.session, None if contact is None else contact.id, carried=carried)
         async with app.run_test(size=size) as pilot:
             view = View(app, pilot)
-            await view.until(lambda: app.chat is not None and app.chat.is_mounted)
-            await view.quiet()
+            wanted = None if contact is None else contact.id
+            await view.until(lambda: app.chat is not None and app.chat.conversation.contact == wanted)
             yield view
 
 
