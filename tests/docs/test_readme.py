@@ -379,8 +379,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def modules() -> dict[str, Any]:
     return {
-        f"{package}.{path.stem}": importlib.import_module(f"{package}.{path.stem}")
-        for package in ("keys", "wire", "relay")
+        f"{package}.{path.stem}": importlib.import_module(f"{package.replace('/', '.')}.{path.stem}")
+        for package in ("peers", "peers/store", "peers/carrier", "peers/chat", "keys", "wire", "relay")
         for path in sorted((ROOT / package).glob("*.py"))
         if path.stem not in ("__init__", "__main__")
     }
@@ -399,6 +399,12 @@ def test_walkthrough_lists_every_module() -> None:
     assert sorted(told) == sorted(set(real) - {"keys/errors.py", "wire/errors.py"})
 
 
+def test_walkthrough_lists_every_package_of_peers() -> None:
+    told = [row["package"].strip("`/") for row in markdown.rows(WALKTHROUGH, "package", "what it is for")]
+    packages = [path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "peers").rglob("__init__.py")]
+    assert sorted(told) == sorted(set(packages) - {"peers"})
+
+
 def test_walkthrough_names_what_there_is() -> None:
     places = modules()
     names: dict[str, Any] = {}
@@ -408,7 +414,7 @@ def test_walkthrough_names_what_there_is() -> None:
     for span in set(re.findall(r"`([^`\n]+)`", markdown.without_blocks(WALKTHROUGH))):
         if re.fullmatch(r"[\w/]+\.py", span):
             assert (ROOT / span).is_file(), span
-        elif re.fullmatch(r"(?:keys|wire|relay|tests)(?:/\w+)*/", span):
+        elif re.fullmatch(r"(?:keys|wire|relay|peers|tests)(?:/\w+)*/", span):
             assert (ROOT / span).is_dir(), span
         elif match := re.fullmatch(r"([A-Za-z]\w*)\.(\w+)", span):
             assert match[1] in names, span
