@@ -19,6 +19,7 @@ _MODULES: Final = (
     "talk",
     "past",
     "programs",
+    "keeping",
 )
 
 for _module in _MODULES:

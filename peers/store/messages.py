@@ -239,8 +239,8 @@ def change_tries(db: sqlite3.Connection, message: int) -> int | None:
 def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
     """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
 
-    Returns those that are to be sent, as they are to be sent: since they were looked for, one may have been
-    acknowledged or deleted, or have got other words, of which nobody will be told as it had not left us yet.
+    Returns those that are to be sent, as they are now: since they were looked for, one may have been acknowledged or
+    deleted, or have got other words, of which nobody is told as it had not left us yet.
     """
     still = {}
     for message in messages:
