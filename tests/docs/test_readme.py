@@ -15,9 +15,12 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from keys.invite import Invite, RelayCard
+from peers.chat import cli  # noqa: F401 - registers the commands
+from peers.chat.commands.frame import app
 from relay.limits import Limits
 from relay.metrics import Exposition
 from relay.reasons import Ending, Refusal
@@ -87,12 +90,25 @@ def test_every_command_is_one_that_is_checked_here(name: str, words: list[str]) 
     elif program == "scripts/test":
         for argument in words[1:]:
             assert argument.startswith("-") or argument == "mask" or (ROOT / argument).exists(), argument
+    elif program == "scripts/chat":
+        check_chat(words)
     elif program == "docker":
         check_docker(words)
     elif program in INSTALL:
         assert words in QUICK_INSTALL
     else:
         pytest.fail(f"{name}: nothing checks {words}")
+
+
+def check_chat(words: list[str]) -> None:
+    """A command of the chat that exists, with flags that it has."""
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, rest = command.commands[rest[0]], rest[1:]
+    assert not hasattr(command, "commands"), words
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= flags, words
 
 
 UNIT = "blindrelay.service"
