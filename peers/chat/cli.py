@@ -18,6 +18,7 @@ _MODULES: Final = (
     "people",
     "screen",
     "talk",
+    "files",
     "past",
     "programs",
     "keeping",
