@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keys.files import ClientKeys
 from keys.identity import Identity
+from keys.invite import Invite
 from keys.private_file import make_directories
 from peers.chat.exits import Exit
 from peers.store import contacts, messages, open_store, status
@@ -24,12 +26,12 @@ from tests.support.clients import Clients, run_async
 from tests.support.relay_process import ROOT, RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from keys.files import ClientKeys
     from peers.store import Connection
     from peers.store.contacts import ContactRow
+    from tests.peers.chat.user import User
 
 TEXT, DELIVERED, READ = 0x20, 0x27, 0x2A
 
@@ -438,6 +440,72 @@ async def test_an_environment_that_makes_no_sense(
         assert name in bridge.errors
         assert "5ec4e7" not in bridge.errors
         assert bridge.errors.startswith("blindrelay-chat: ")
+
+
+@run_async
+async def test_a_profile(
+    relay: RelayProcess, user: Callable[[str], User], alice: Person, bob: Person, tmp_path: Path
+) -> None:
+    profile = user("robot")
+    invite = Invite.parse(profile.joins(relay))
+    keys = ClientKeys(robot().identity, "Dave")  # who introduces himself, and is nobody's peer
+    to_robot = {}
+    for person in (alice, bob):
+        profile.does("add", person.keys.invite.text)
+        to_robot[person] = await person.store.write(contacts.add, 1, invite.public, nickname="robot")
+    variables = profile.environment()
+    async with alice.at(relay), bob.at(relay):
+        old = await alice.says(to_robot[alice], "before the bridge")
+        seen = await asyncio.to_thread(profile.does, "listen", "--once", "--json")
+        assert seen.record["text"] == "before the bridge"
+        assert (await alice.store.read(messages.get, old.id)).state == State.DELIVERED
+        async with Clients(relay) as clients:
+            app = await Telefon.open(clients, keys.identity, alice.keys.identity.public)
+            await app.introduce(invite.public, "Dave")
+            async with Bridge(variables) as bridge:
+                assert await bridge.read() == "Alice: before the bridge"  # it was unread
+                await app.introduce(invite.public, "Dave")
+                await app.send(invite.public, TEXT, uuid() + b"from a stranger")
+                await bridge.write("Dave: hi", "Bob: hi")
+                assert await hears(bob, to_robot[bob], 1) == ["hi"]
+                await bob.says(to_robot[bob], "and hi")
+                assert await bridge.read() == "Bob: and hi"
+                bridge.end_input()
+                assert await bridge.ends() == Exit.USAGE
+        assert (profile.home / "profiles" / "robot" / "bridge-unsent.txt").read_text() == "Dave: hi\n"
+        async with Bridge(variables, "--peer", "bob") as bridge:
+            await bridge.write("Alice: to Bob all the same")
+            assert await hears(bob, to_robot[bob], 2) == ["hi", "Alice: to Bob all the same"]
+            await alice.says(to_robot[alice], "not for this one")
+            await bob.says(to_robot[bob], "for this one")
+            assert await bridge.read() == "for this one"
+    for arguments in (("--peer", "Eve"), ("--profile", "other")):
+        async with Bridge(variables, *arguments) as bridge:
+            assert await bridge.ends() == Exit.NOT_FOUND
+
+
+@run_async
+async def test_beside_another_program_of_the_profile(
+    relay: RelayProcess, user: Callable[[str], User], alice: Person
+) -> None:
+    """Whichever of the two carries, and also when the one that did has ended."""
+    profile = user("robot")
+    invite = Invite.parse(profile.joins(relay))
+    profile.does("add", alice.keys.invite.text)
+    to_robot = await alice.store.write(contacts.add, 1, invite.public, nickname="robot")
+    async with alice.at(relay):
+        with profile.starts("listen", "--json", "--all") as listening:
+            await asyncio.to_thread(listening.until, "connection", connection="connected")
+            async with Bridge(profile.environment()) as bridge:
+                await bridge.write("one")
+                assert await hears(alice, to_robot, 1) == ["one"]
+                listening.interrupt()
+                await bridge.write("two")
+                assert await hears(alice, to_robot, 2) == ["one", "two"]
+                await alice.says(to_robot, "three")
+                assert await bridge.read() == "three"
+                bridge.end_input()
+                assert await bridge.ends() == Exit.DONE
 
 
 @run_async
