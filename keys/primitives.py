@@ -5,8 +5,7 @@ XSalsa20-Poly1305 come from libsodium by PyNaCl; BLAKE3 from its reference imple
 keystream (RFC 8439) from `cryptography`, whose contexts can be kept and re-nonced. Keys are plain ``bytes`` here:
 objects that hide them from ``repr`` are a matter of the modules above.
 
-AES-256-GCM and PBKDF2 are here for one foreign file format only, and P-256 for the key by which Web Push knows an
-application server (RFC 8292); nothing new is to be built on them.
+AES-256-GCM and PBKDF2 are here for one foreign file format only, and nothing new is to be built on them.
 """
 
 import hashlib
@@ -18,11 +17,9 @@ from typing import Final
 import nacl.bindings as sodium
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nacl.exceptions import CryptoError
 
 from keys.errors import BadKey, OpenError
@@ -327,26 +324,6 @@ def _aes256_gcm(key: bytes, nonce: bytes) -> AESGCM:
     _check_size(key, KEY_SIZE, "an AES-256 key")  # AESGCM would take 16 and 24 as well
     _check_size(nonce, AES_GCM_NONCE_SIZE, "an AES-GCM nonce")
     return AESGCM(key)
-
-
-# --- For Web Push ---------------------------------------------------------------------------------------------------
-
-P256_PUBLIC_SIZE: Final = 65
-"""Bytes of a P-256 public key as Web Push has it: 0x04 and both coordinates (SEC 1 §2.3.3, uncompressed)."""
-
-
-def p256_public(secret: bytes) -> bytes:
-    """Return the public key (65 bytes, uncompressed) of a 32-byte P-256 secret.
-
-    Raises:
-        BadKey: it has not 32 bytes, or is no secret of this curve (0, or not below its order).
-    """
-    _check_size(secret, KEY_SIZE, "a P-256 secret")
-    try:
-        private = ec.derive_private_key(int.from_bytes(secret, "big"), ec.SECP256R1())
-    except ValueError:
-        raise BadKey("the P-256 secret is out of range") from None
-    return private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
 def _check_size(value: bytes, size: int, what: str) -> None:

@@ -10,22 +10,21 @@ They are apart because each can be replaced alone: an identity may come from the
 must not take all subscriptions with it.
 """
 
-import base64
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import tomli_w
 
-from keys.errors import BadKey, KeyFileError
+from keys.errors import KeyFileError
 from keys.files import ClientKeys, read_identity, write_identity
 from keys.identity import Identity
-from keys.primitives import KEY_SIZE, p256_public, random_bytes
+from keys.primitives import KEY_SIZE, random_bytes
 from keys.private_file import read_private, write_private
 from peers.notifier.errors import NotifierError
+from peers.notifier.vapid import VapidKey
 
 IDENTITY_FILE: Final = "notifier.keys"
 PUSH_FILE: Final = "push.keys"
@@ -46,33 +45,16 @@ class PushKeys:
 
     Args:
         registry: 32 bytes.
-        vapid: a P-256 secret, 32 bytes.
-
-    Raises:
-        BadKey: a key of another size, or no P-256 secret.
+        vapid: the key that browsers subscribe under.
     """
 
     registry: bytes
-    vapid: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.registry) != KEY_SIZE:
-            raise BadKey(f"the registry key has {KEY_SIZE} bytes, not {len(self.registry)}")
-        p256_public(self.vapid)
+    vapid: VapidKey
 
     @classmethod
-    def generate(cls, random: Callable[[int], bytes] = random_bytes) -> "PushKeys":
+    def generate(cls) -> "PushKeys":
         """Make new ones."""
-        while True:
-            try:
-                return cls(random(KEY_SIZE), random(KEY_SIZE))
-            except BadKey:  # one draw in 2³² is no number below the order of the curve
-                continue
-
-    @property
-    def vapid_public(self) -> str:
-        """The public half as browsers take it (`applicationServerKey`): unpadded base64url, 87 characters."""
-        return base64.urlsafe_b64encode(p256_public(self.vapid)).rstrip(b"=").decode()
+        return cls(random_bytes(KEY_SIZE), VapidKey.generate())
 
     def __repr__(self) -> str:
         return "PushKeys(…)"
@@ -111,9 +93,9 @@ def read_push_keys(directory: Path) -> PushKeys:
         if not isinstance(value, str) or not _HEX.fullmatch(value):
             raise KeyFileError(f"{path}: {name} must be {2 * KEY_SIZE} hex digits and nothing else")
     try:
-        return PushKeys(bytes.fromhex(values[_REGISTRY]), bytes.fromhex(values[_VAPID]))
-    except BadKey as error:
-        raise KeyFileError(f"{path}: these keys must not be used: {error}") from None
+        return PushKeys(bytes.fromhex(values[_REGISTRY]), VapidKey(bytes.fromhex(values[_VAPID])))
+    except ValueError as error:
+        raise KeyFileError(f"{path}: {_VAPID}: {error}") from None
 
 
 def read_notifier_identity(directory: Path) -> Identity:
@@ -140,5 +122,5 @@ def _write_identity(path: Path) -> None:
 
 def _write_push(path: Path) -> None:
     keys = PushKeys.generate()
-    fields = {_REGISTRY: keys.registry.hex(), _VAPID: keys.vapid.hex()}
+    fields = {_REGISTRY: keys.registry.hex(), _VAPID: keys.vapid.secret.hex()}
     write_private(path, (_HEAD + tomli_w.dumps(fields)).encode())
