@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _FAULTS: Final = 3
-"""Faults in a row after which a server is left alone. One of its devices alone does not get there while others succeed."""
+"""Faults in a row after which a server is left alone. One device alone does not get there while others succeed."""
 _FIRST_PAUSE: Final = 15.0
 _LONGEST_PAUSE: Final = 300.0
 _ORIGINS_MAX: Final = 1000
@@ -49,11 +49,11 @@ class Breaker:
         return 0.0
 
     def succeeded(self, origin: str) -> None:
-        """The server answered, if only that it does not know the device."""
+        """The server answered, if only that it wants nothing for this one device."""
         self._states.pop(origin, None)
 
     def failed(self, origin: str, retry_after: float | None = None) -> None:
-        """The server did not answer, or could not serve, or wants less of us (and says for how many seconds)."""
+        """The server did not answer, or cannot serve anybody (and says for how many seconds)."""
         state = self._states.setdefault(origin, _State())
         self._states.move_to_end(origin)
         if len(self._states) > _ORIGINS_MAX:

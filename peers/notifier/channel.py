@@ -18,7 +18,7 @@ class PushType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One push. ``ttl``: seconds for which a push service keeps it for a device that is offline; 0 is "now or never"."""
+    """One push. ``ttl``: seconds for which the service keeps it for a device that is offline; 0 is "now or never"."""
 
     type: PushType
     ttl: int

@@ -18,7 +18,7 @@ URL_MAX: Final = 2048
 PORTS: Final = frozenset((443, 8443))
 """Ports of hosts that nobody allowed. More would make the notifier a scanner of other people's ports."""
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-# Controls, spaces and what RFC 3986 has no place for. A backslash is a slash to some readers of URLs and none to others.
+# Controls, spaces and what RFC 3986 has no place for. A backslash is a slash to some readers of URLs, none to others.
 _BAD_CHARACTERS: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\<>\"^`{|}]")
 _SCHEME: Final = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 # Of a name that is not read as a number: resolvers take 2130706433, 0x7f.1 and 0177.0.0.1 for 127.0.0.1.

@@ -1,9 +1,9 @@
-"""Every HTTP request of the notifier: one POST to a checked endpoint, on a checked connection, in bounded time and space.
+"""Every HTTP request of the notifier: one POST to a checked endpoint, on a checked connection, in bounded time.
 
 What is checked, in this order: the URL (`peers.notifier.endpoints`), what its name resolves to, the address that a
-socket is about to be connected to, and the peer of the connection before the first byte of the request. The name may
-resolve to something else each time (DNS rebinding); nothing is connected to but what was checked that very time. Redirects
-are not followed, proxies and credentials of the environment (`HTTPS_PROXY`, ~/.netrc) not used, no cookies kept.
+socket is about to be connected to, and the peer of the connection before the first byte of the request. So a name may
+resolve to something else each time (DNS rebinding) and gains nothing. Redirects are not followed, proxies and
+credentials of the environment (`HTTPS_PROXY`, ~/.netrc) are not used, no cookies are kept.
 """
 
 import asyncio

@@ -37,8 +37,8 @@ class Resolver(AbstractResolver):
     def __init__(self, lookup: Lookup, *, checked: bool) -> None:
         self._lookup = lookup
         self._checked = checked
-        # A stranger chooses the name, and so the name server that lets us wait. The loop's own threads are few and serve
-        # others, uvloop's as well.
+        # A stranger chooses the name, and so the name server that lets us wait. The loop's own threads are few, and
+        # serve others.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="push-resolver")
 
     async def resolve(
@@ -60,8 +60,8 @@ class Resolver(AbstractResolver):
             for kind, address in found
             if family in (socket.AF_UNSPEC, kind) and (not self._checked or is_public(address))
         ]
-        if found and not wanted:
-            raise ForbiddenAddress("the host has no public address")
+        if not wanted:
+            raise ForbiddenAddress("the host has no public address") if found else OSError("the host has no address")
         return [
             ResolveResult(
                 hostname=host,
