@@ -1,7 +1,7 @@
-"""What every push channel looks like to the service: one interface, five ways a push can end badly.
+"""What every push channel looks like to the service: one interface, five ways in which a push can end badly.
 
-A push carries no sender, no text and no id: "something is there", and whether it is a call. What the push service learns
-all the same (an address of the notifier, a token, the moment) stands in the docstring of each channel.
+A push carries no sender, no text and no id: "something is there", and whether it is a call. What the push service
+learns all the same stands in the docstring of each channel.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class PushType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One push. ``ttl``: for how many seconds a push service keeps it for a device that is offline; 0 is "now or never"."""
+    """One push. ``ttl``: seconds for which the service keeps it for a device that is offline; 0 is "now or never"."""
 
     type: PushType
     ttl: int
