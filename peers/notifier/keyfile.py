@@ -66,12 +66,23 @@ def mint(directory: Path) -> list[Path]:
     Raises:
         KeyFileError: one cannot be written.
     """
-    made = []
-    for path, write in ((directory / PUSH_FILE, _write_push), (directory / IDENTITY_FILE, _write_identity)):
-        if not path.exists():
-            write(path)
-            made.append(path)
+    made = mint_push_keys(directory)
+    path = directory / IDENTITY_FILE
+    if not path.exists():
+        write_identity(path, ClientKeys(Identity.generate(), NICKNAME))
+        made.append(path)
     return made
+
+
+def mint_push_keys(directory: Path) -> list[Path]:
+    """Make `push.keys` alone, for an identity that comes from elsewhere; otherwise as :func:`mint`."""
+    path = directory / PUSH_FILE
+    if path.exists():
+        return []
+    keys = PushKeys.generate()
+    fields = {_REGISTRY: keys.registry.hex(), _VAPID: keys.vapid.secret.hex()}
+    write_private(path, (_HEAD + tomli_w.dumps(fields)).encode())
+    return [path]
 
 
 def read_push_keys(directory: Path) -> PushKeys:
@@ -114,13 +125,3 @@ def _require(path: Path) -> None:
     # Said here, because the text of read_private names the program that makes a relay's keys.
     if not path.exists():
         raise NotifierError(f"there is no key file {path}; `blindrelay-notifier keygen` makes it")
-
-
-def _write_identity(path: Path) -> None:
-    write_identity(path, ClientKeys(Identity.generate(), NICKNAME))
-
-
-def _write_push(path: Path) -> None:
-    keys = PushKeys.generate()
-    fields = {_REGISTRY: keys.registry.hex(), _VAPID: keys.vapid.secret.hex()}
-    write_private(path, (_HEAD + tomli_w.dumps(fields)).encode())

@@ -89,6 +89,7 @@ class Lane:
         self._suspects = 0
         self._paused_until = float("-inf")
         self._pause_backoff = Backoff(*_PAUSE_BACKOFF, random)
+        self._resuming: asyncio.TimerHandle | None = None
         self._said: dict[str, float] = {}
         self._closing = False
         self._abandoned = 0
@@ -99,6 +100,11 @@ class Lane:
     def waiting(self, kind: PushType) -> int:
         """How many pushes wait."""
         return len(self._waiting[kind])
+
+    @property
+    def queued(self) -> int:
+        """How many pushes of all kinds wait."""
+        return sum(map(len, self._waiting.values()))
 
     @property
     def in_flight(self) -> int:
@@ -173,7 +179,7 @@ class Lane:
             errand.end()
 
     def _make_room(self, kind: PushType) -> bool:
-        if sum(map(len, self._waiting.values())) < self._limits.queue:
+        if self.queued < self._limits.queue:
             return True
         messages, calls = self._waiting[PushType.MESSAGE], self._waiting[PushType.CALL]
         if messages:
@@ -357,7 +363,17 @@ class Lane:
         elif asked is not None:
             # Many pushes under way are told the same: one of them counts, unless another is told more.
             self._paused_until = max(self._paused_until, now + min(asked, ASKED_MOST))
-        self._loop.call_at(self._paused_until, self._pump)
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._resuming = self._loop.call_later(self._paused_until - now, self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = None
+        left = self._paused_until - self._clock()
+        if left > 0:  # timers are coarser than the clock
+            self._resuming = self._loop.call_later(left + 0.001, self._resume)
+        else:
+            self._pump()
 
     def _may_say(self, event: str) -> bool:
         """Tell whether an event is to be logged. Anybody's server can cause these: the log must not grow by that."""
@@ -391,4 +407,6 @@ class Lane:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._resuming is not None:
+            self._resuming.cancel()
         return self._abandoned
