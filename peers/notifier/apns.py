@@ -8,9 +8,9 @@ A message is a *background* push: no text that Apple would carry, nothing on the
 fetched what there is. The price: iOS delivers few of them an hour, and none to an app that its user swiped away.
 
 A call has to ring now. Where the app registered a VoIP token too (PushKit), it is a *voip* push to that: iOS starts
-the app and wants it to report the call (CallKit) at once, which is why such a push is never sent for a message. Where it
-did not, it is a visible *alert* whose text is a key, ``CALL``, that the app translates: the only other kind that comes
-through at once.
+the app and wants it to report the call (CallKit) at once, which is why such a push is never sent for a message. Where
+it did not, it is a visible *alert* whose text is a key, ``CALL``, that the app translates: the only other kind that
+comes through at once.
 """
 
 import re

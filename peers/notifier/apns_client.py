@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aioapns.common import NotificationRequest, NotificationResult, PushType
 from aioapns.connection import (
@@ -151,13 +151,13 @@ class _Authorization(AuthorizationHeaderProvider):
         self._clock = clock
         self._provider = self._make()
         try:
-            self._provider.get_header()
+            self._provider.get_header()  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001 - PyJWT and cryptography each have their own; any text may hold the key
             raise ValueError("the APNs key is no P-256 key in PEM, as the .p8 file has it") from None
         self._since = clock()
 
     def get_header(self) -> str:
-        return str(self._provider.get_header())
+        return str(self._provider.get_header())  # type: ignore[no-untyped-call]
 
     def renew(self) -> None:
         """Sign another, unless Apple would refuse that as too soon."""
@@ -248,8 +248,7 @@ class _Pool(APNsKeyConnectionPool):
     async def create_connection(self) -> APNsBaseClientProtocol:
         factory = partial(self._protocol, self._topic, self.loop, self._discard, self._authorization)
         async with asyncio.timeout(_CONNECT_TIMEOUT):
-            connection = await self._create_connection(factory)
-            assert isinstance(connection, _Protocol)  # noqa: S101 - what the factory makes
+            connection = cast("_Protocol", await self._create_connection(factory))
             try:
                 # Apple starts with one stream at a time. More of them before we know are refused.
                 await connection.ready
