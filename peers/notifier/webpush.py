@@ -30,9 +30,10 @@ _UNAVAILABLE: Final = 503
 class WebPush:
     """The channel for browsers.
 
-    It never gives BUSY. The endpoints are chosen by strangers, on servers of their choice, and none of those is to silence
-    the channel for everybody. 429 is about one subscription (RFC 8030 §8.4, and UnifiedPush says so too): that push waits.
-    A server that does not answer, or answers 503, three times in a row is left alone for a while, with all that goes there.
+    It never gives BUSY. The endpoints are chosen by strangers, on servers of their choice, and none of those is to
+    silence the channel for everybody. 429 is about one subscription (RFC 8030 §8.4, and UnifiedPush says so too): that
+    push waits. A server that three times in a row does not answer, or answers 503, is left alone for a while, with all
+    that goes there.
 
     Args:
         outbound: sends.
