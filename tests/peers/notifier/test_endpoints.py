@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from peers.notifier.addresses import is_public
 from peers.notifier.endpoints import PORTS, URL_MAX, AllowedHost, check_endpoint
@@ -19,6 +20,11 @@ from peers.notifier.endpoints import PORTS, URL_MAX, AllowedHost, check_endpoint
         ("https://web.push.apple.com/QABC", "https://web.push.apple.com", "/QABC"),
         ("https://ntfy.sh/upAbCdEf?up=1", "https://ntfy.sh", "/upAbCdEf?up=1"),
         ("https://Push.Example.ORG:8443/a%2Fb?c=d%26e", "https://push.example.org:8443", "/a%2Fb?c=d%26e"),
+        ("https://wns2-db5p.notify.windows.com/w/?token=BQY%2fAAA%2b%3d%7e/../x%zz", "https://wns2-db5p.notify.windows.com",
+         "/w/?token=BQY%2fAAA%2b%3d%7e/../x%zz"),
+        ("https://push.example.org/a%2fb/../%7Ec//d?", "https://push.example.org", "/a%2fb/../%7Ec//d"),
+        ("https://push.example.org?a=b", "https://push.example.org", "/?a=b"),
+        ("https://push.example.org/ü?ö=ä", "https://push.example.org", "/%C3%BC?%C3%B6=%C3%A4"),
         ("HTTPS://push.example.org:443/", "https://push.example.org", "/"),
         ("https://pusch.größe.de/a", "https://pusch.xn--gre-6ka8i.de", "/a"),
     ],
@@ -27,6 +33,7 @@ def test_endpoints_of_push_services_pass(text: str, origin: str, path: str) -> N
     endpoint = check_endpoint(text)
     assert endpoint.origin == origin
     assert endpoint.url.raw_path_qs == path
+    assert endpoint.url.origin() == URL(endpoint.origin)
     assert not endpoint.allowed
     assert "push" not in repr(endpoint), "the path is a secret, and the host says who somebody is"
 
