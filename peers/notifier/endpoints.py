@@ -2,8 +2,8 @@
 
 A token comes from a stranger. What passes here is https, on a usual port, to a name that can be one of the public
 internet; what the name resolves to is checked when we connect (`peers.notifier.outbound`). A host that the operator
-allows, say an ntfy server in the same network, is exempt from both checks. One parser, yarl's, reads the URL here and
-connects to it there, so that no two readings of it differ.
+allows, say an ntfy server in the same network, is exempt from both checks. One parser, yarl's, reads the host here and
+for the connection, so that no two readings of it differ.
 """
 
 import re
@@ -21,6 +21,7 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 # Controls, spaces and what RFC 3986 has no place for. A backslash is a slash to some readers of URLs, none to others.
 _BAD_CHARACTERS: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\<>\"^`{|}]")
 _SCHEME: Final = re.compile(r"https?://[^/?#]", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(r"^[^:]*://[^/?#]*")
 # Of a name that is not read as a number: resolvers take 2130706433, 0x7f.1 and 0177.0.0.1 for 127.0.0.1.
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -105,7 +106,12 @@ def check_endpoint(text: str, allowed: Collection[AllowedHost] = ()) -> Endpoint
         _check_host(host)
     shown = f"[{host}]" if ":" in host else host
     suffix = "" if port == _DEFAULT_PORTS[url.scheme] else f":{port}"
-    return Endpoint(url, f"{url.scheme}://{shown}{suffix}", by_operator)
+    origin = f"{url.scheme}://{shown}{suffix}"
+    rest = _AUTHORITY.sub("", text).removesuffix("#")
+    if rest.isascii():
+        # Path and query as they were written: yarl spells some escapes another way, which breaks signatures of URLs.
+        url = URL(origin + (rest if rest.startswith("/") else f"/{rest}"), encoded=True)
+    return Endpoint(url, origin, by_operator)
 
 
 def _check_host(host: str) -> None:

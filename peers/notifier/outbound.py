@@ -122,9 +122,8 @@ class Outbound:
                 retry_after = read_retry_after(response.headers.get("Retry-After"), time.time())
                 return Reply(response.status, retry_after, await _read(response))
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            if isinstance(reason, ForbiddenAddress):
-                raise Forbidden(str(reason)) from None
+            if isinstance(error.__cause__, ForbiddenAddress):
+                raise Forbidden(str(error.__cause__)) from None
             raise Unreachable(_describe(error)) from None
 
     async def close(self) -> None:
