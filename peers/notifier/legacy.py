@@ -97,10 +97,12 @@ def parse_registry(content: Any, path: Path = Path("registry.json"), check: Chec
     Raises:
         NotifierError: it is no such registry at all.
     """
-    if isinstance(content, dict):
+    while isinstance(content, dict) and not any(_is_id(key) for key in content):
         inner = [content[name] for name in _WRAPPERS if isinstance(content.get(name), dict | list)]
-        if inner and not any(_is_id(key) for key in content):
-            return parse_registry(inner[0], path, check)
+        if not inner:
+            break
+        content = inner[0]
+    if isinstance(content, dict):
         pairs: Iterator[tuple[Any, Any]] = iter(content.items())
     elif isinstance(content, list):
         pairs = ((_first(each, _ID_NAMES), each) for each in content)
