@@ -8,7 +8,7 @@ from keys.errors import KeysError
 from peers.client import ClientError
 from peers.database import DatabaseError
 from peers.notifier.arguments import PROGRAM, parse
-from peers.notifier.errors import NotifierError
+from peers.notifier.errors import NotifierError, NotifierFailed
 
 _FAILED = 1
 _UNUSABLE = 2
@@ -33,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return _UNUSABLE
         return commands.COMMANDS[arguments.command](arguments, os.environ)
+    except (NotifierFailed, ClientError, DatabaseError) as error:
+        _tell(str(error))
+        return _FAILED
     except (NotifierError, KeysError) as error:
         _tell(str(error))
         return _UNUSABLE
-    except (ClientError, DatabaseError) as error:
-        _tell(str(error))
-        return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
 

@@ -1,7 +1,8 @@
 """The errors of the notifier.
 
 NotifierError           the text says what is wrong and what to do; it never holds ids, tokens or secrets
-└── BadNotifierSettings settings that cannot be used: a line for each problem
+├── BadNotifierSettings settings that cannot be used: a line for each problem
+└── NotifierFailed      what may do better the next time
 """
 
 from collections.abc import Iterable
@@ -16,3 +17,7 @@ class BadNotifierSettings(NotifierError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         super().__init__("\n".join(problems))
+
+
+class NotifierFailed(NotifierError):
+    """It did not go now: the address is taken, another notifier runs."""

@@ -14,7 +14,7 @@ from keys.identity import Identity
 from keys.private_file import make_directories
 from peers.client import ClientOptions, RelayClient
 from peers.notifier.channels import Channels, open_channels
-from peers.notifier.errors import BadNotifierSettings, NotifierError
+from peers.notifier.errors import BadNotifierSettings, NotifierError, NotifierFailed
 from peers.notifier.keyfile import PushKeys, read_notifier_identity, read_push_keys
 from peers.notifier.lane import Lane
 from peers.notifier.legacy import read_registry
@@ -66,7 +66,8 @@ def alone(directory: Path) -> Iterator[None]:
     """Hold the lock of a data directory: two notifiers with one identity would push each other off the relay for ever.
 
     Raises:
-        NotifierError: another one runs, or the lock cannot be had.
+        NotifierFailed: another one runs.
+        NotifierError: the lock cannot be had.
     """
     lock = ProfileLock(directory / LOCK_FILE)
     try:
@@ -74,7 +75,7 @@ def alone(directory: Path) -> Iterator[None]:
     except ProfileError as error:
         raise NotifierError(str(error)) from None
     if not held:
-        raise NotifierError(f"another notifier runs in {directory}: end it first")
+        raise NotifierFailed(f"another notifier runs in {directory}: end it first")
     try:
         yield
     finally:
@@ -187,7 +188,7 @@ async def _start_admin(settings: Settings, service: Service, metrics: Metrics, n
         try:
             port = await admin.start(*place)
         except OSError as error:
-            raise NotifierError(
+            raise NotifierFailed(
                 f"cannot listen on {settings.admin} for /metrics: {error.strerror}; name another address by --admin, "
                 "or switch it off by --admin off"
             ) from None
