@@ -62,7 +62,9 @@ class ServiceAccount:
             KeyFileError: it cannot be read, others may read it, or it is no such file; the text repeats nothing of it.
         """
         if not path.exists():  # the text of `read_private` would send people to keygen
-            raise KeyFileError(f"there is no file {path}; the Google Cloud console gives it, as a key of a service account")
+            raise KeyFileError(
+                f"there is no file {path}; the Google Cloud console gives it, as a key of a service account"
+            )
         try:
             told = json.loads(read_private(path))
         except (ValueError, RecursionError):
