@@ -96,7 +96,7 @@ class ApnsClient:
             kind: ``alert``, ``background`` or ``voip``.
             topic: the bundle id, or what Apple derives of it for `kind`.
             priority: 5 or 10.
-            ttl: seconds that Apple keeps it; 0 is "now or never".
+            ttl: seconds that Apple keeps it.
             collapse: it replaces an older push with the same text here.
         """
         if self._pool is None:
@@ -104,7 +104,6 @@ class ApnsClient:
         request = NotificationRequest(
             token,
             message,
-            # aioapns takes 0 for a date, 1970: what Apple takes for "now or never" too.
             time_to_live=ttl,
             priority=priority,
             collapse_key=collapse,
@@ -264,7 +263,8 @@ class _Pool(APNsKeyConnectionPool):
             self._connecting.add_done_callback(self._connected)
         try:
             return await asyncio.shield(self._connecting)
-        except (OSError, H2Error):
+        except (OSError, H2Error, asyncio.CancelledError):
+            # Cancelled is the attempt, by `abort`: pushes themselves never are.
             raise MaxAttemptsExceeded from None
 
     def abort(self) -> None:
@@ -276,17 +276,14 @@ class _Pool(APNsKeyConnectionPool):
 
     async def _connect(self) -> _Protocol:
         factory = partial(self.protocol_class, self._topic, self.loop, None, self._authorization)
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT):
-                connection = cast("_Protocol", await self._create_connection(factory))
-                try:
-                    # Apple starts with one stream at a time. More of them before we know are refused.
-                    await connection.ready
-                except BaseException:
-                    connection.abort()
-                    raise
-        except asyncio.CancelledError:
-            raise ConnectionAbortedError from None  # `abort`, which is no cancellation of those who wait
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            connection = cast("_Protocol", await self._create_connection(factory))
+            try:
+                # Apple starts with one stream at a time. More of them before we know are refused.
+                await connection.ready
+            except BaseException:
+                connection.abort()
+                raise
         self._connection = connection
         return connection
 

@@ -290,6 +290,17 @@ class TestTheConnection:
             await asyncio.wait_for(channel.close(), WAIT)
             assert await asyncio.wait_for(waiting, WAIT) == NO_ANSWER
 
+    @run_async
+    async def test_closing_before_it_began(self, tmp_path: Path) -> None:
+        async with Apple(tmp_path).running() as apple, apns(apple) as channel:
+            for ticks in range(6):
+                waiting = asyncio.create_task(channel.push(DEVICE, CALL))
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                await asyncio.wait_for(channel.close(), WAIT)
+                assert await asyncio.wait_for(waiting, WAIT) in (NO_ANSWER, SENT)
+            assert await channel.push(DEVICE, CALL) == SENT
+
 
 class TestTheKey:
     def _file(self, path: Path, content: bytes = PEM.encode()) -> Path:
