@@ -69,6 +69,8 @@ class ApnsKey:
             KeyFileError: it cannot be read, or others may read it.
             ValueError: the ids are none.
         """
+        if not path.exists():  # the text of `read_private` would send people to keygen
+            raise KeyFileError(f"there is no file {path}; Apple's developer pages give it, as a key for APNs")
         try:
             pem = read_private(path).decode("ascii")
         except UnicodeDecodeError:

@@ -36,7 +36,6 @@ from h2.exceptions import H2Error
 from peers.notifier.apns import Answer, ApnsKey, ApnsServer
 
 _BODY_MAX: Final = 4096
-_CONNECTIONS: Final = 4
 _CONNECT_TIMEOUT: Final = 10.0
 _TIMEOUT: Final = 15.0
 _IDLE: Final = 15 * 60
@@ -97,7 +96,7 @@ class ApnsClient:
             kind: ``alert``, ``background`` or ``voip``.
             topic: the bundle id, or what Apple derives of it for `kind`.
             priority: 5 or 10.
-            ttl: seconds that Apple keeps it; 0 is "now or never".
+            ttl: seconds that Apple keeps it.
             collapse: it replaces an older push with the same text here.
         """
         if self._pool is None:
@@ -105,7 +104,6 @@ class ApnsClient:
         request = NotificationRequest(
             token,
             message,
-            # aioapns takes 0 for a date, 1970: what Apple takes for "now or never" too.
             time_to_live=ttl,
             priority=priority,
             collapse_key=collapse,
@@ -138,7 +136,7 @@ class ApnsClient:
     async def _send(pool: "_Pool", request: NotificationRequest) -> Answer:
         try:
             result = await pool.send_notification(request)
-        except (MaxAttemptsExceeded, H2Error, OSError):
+        except Exception:  # noqa: BLE001 - of aioapns, h2, ssl and the system: each says that there was no answer
             return Answer(0)
         return Answer(int(result.status), result.description or "")
 
@@ -210,6 +208,11 @@ class _Protocol(APNsProductionClientProtocol):
             self.ready.exception()  # whoever waited may have gone
         super().connection_lost(exc)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether pushes can be sent on it."""
+        return self.transport is not None and not self.transport.is_closing()
+
     def abort(self) -> None:
         """Close without waiting for the other end."""
         if self.transport is not None:
@@ -226,7 +229,11 @@ class _Protocol(APNsProductionClientProtocol):
 
 
 class _Pool(APNsKeyConnectionPool):
-    """Connections to one server, that share a token. A push is tried once: trying again is for the service."""
+    """One connection to one server: Apple takes a thousand pushes at once on each.
+
+    A push is tried once; trying again is for the service. aioapns' own pool asks a hundred times a second for a free
+    connection while there is none, and each waiting push connects anew when Apple is not there.
+    """
 
     def __init__(
         self, key: ApnsKey, topic: str, server: ApnsServer, tls: ssl.SSLContext, authorization: _Authorization
@@ -236,17 +243,39 @@ class _Pool(APNsKeyConnectionPool):
             key_id=key.key_id,
             team_id=key.team_id,
             topic=topic,
-            max_connections=_CONNECTIONS,
             max_connection_attempts=1,
             ssl_context=tls,
         )
-        self._authorization = authorization
         self._topic = topic
-        self._protocol = type("_ServerProtocol", (_Protocol,), {"APNS_SERVER": server.host, "APNS_PORT": server.port})
-        self.protocol_class = self._protocol
+        self._authorization = authorization
+        self._connection: _Protocol | None = None
+        self._connecting: asyncio.Task[_Protocol] | None = None
+        self.protocol_class = type(
+            "_ServerProtocol", (_Protocol,), {"APNS_SERVER": server.host, "APNS_PORT": server.port}
+        )
 
-    async def create_connection(self) -> APNsBaseClientProtocol:
-        factory = partial(self._protocol, self._topic, self.loop, self._discard, self._authorization)
+    async def acquire(self) -> APNsBaseClientProtocol:
+        """Return the connection, opened if need be. Whoever waits, waits for one and the same attempt."""
+        if self._connection is not None and self._connection.is_open:
+            return self._connection
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(self._connected)
+        try:
+            return await asyncio.shield(self._connecting)
+        except (OSError, H2Error, asyncio.CancelledError):
+            # Cancelled is the attempt, by `abort`: pushes themselves never are.
+            raise MaxAttemptsExceeded from None
+
+    def abort(self) -> None:
+        """Drop the connection: it does not answer."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def _connect(self) -> _Protocol:
+        factory = partial(self.protocol_class, self._topic, self.loop, None, self._authorization)
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             connection = cast("_Protocol", await self._create_connection(factory))
             try:
@@ -255,17 +284,13 @@ class _Pool(APNsKeyConnectionPool):
             except BaseException:
                 connection.abort()
                 raise
-            return connection
+        self._connection = connection
+        return connection
 
-    def abort(self) -> None:
-        """Drop every connection: one of them does not answer."""
-        for connection in list(self.connections):
-            if isinstance(connection, _Protocol):
-                connection.abort()
-
-    def _discard(self, connection: APNsBaseClientProtocol) -> None:
-        if connection in self.connections:  # not where it was lost before it was ready
-            self.connections.remove(connection)
+    def _connected(self, task: asyncio.Task[_Protocol]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # whoever waited may have gone
 
 
 def _reason(body: bytes) -> str:

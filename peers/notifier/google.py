@@ -43,9 +43,16 @@ class ServiceAccount:
     private_key_id: str
     project_id: str
     token_uri: str
+    signer: Signer = field(init=False, repr=False, compare=False)
+    """What signs by the private key."""
 
     def __post_init__(self) -> None:
-        self.signer()
+        try:
+            signer: Signer = RSASigner.from_string(self.private_key, self.private_key_id)  # type: ignore[no-untyped-call]
+            signer.sign(b"")  # type: ignore[no-untyped-call] # loading takes any kind of key
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError("private_key is no RSA key in PEM") from None
+        object.__setattr__(self, "signer", signer)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -54,6 +61,10 @@ class ServiceAccount:
         Raises:
             KeyFileError: it cannot be read, others may read it, or it is no such file; the text repeats nothing of it.
         """
+        if not path.exists():  # the text of `read_private` would send people to keygen
+            raise KeyFileError(
+                f"there is no file {path}; the Google Cloud console gives it, as a key of a service account"
+            )
         try:
             told = json.loads(read_private(path))
         except (ValueError, RecursionError):
@@ -68,13 +79,8 @@ class ServiceAccount:
             values[name] = value
         try:
             return cls(**values)
-        except ValueError:
-            raise KeyFileError(f"{path}: private_key is no RSA key in PEM") from None
-
-    def signer(self) -> Signer:
-        """Return what signs by this account's key."""
-        signer: Signer = RSASigner.from_string(self.private_key, self.private_key_id)  # type: ignore[no-untyped-call]
-        return signer
+        except ValueError as error:
+            raise KeyFileError(f"{path}: {error}") from None
 
 
 class NoAccess(Exception):
@@ -107,7 +113,7 @@ class AccessTokens:
             raise ValueError(f"token_uri of the service account: {error}") from None
         self._outbound = outbound
         self._account = account
-        self._signer = account.signer()
+        self._signer = account.signer
         self._scope = scope
         self._clock = clock
         self._token = ""
