@@ -96,7 +96,7 @@ def _add(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
         options: dict[str, Any] = {
             "dest": key,
             "default": argparse.SUPPRESS,
-            "help": f"{about} ({default_text(key)})".replace("%", "%%"),
+            "help": f"{about} ({default_text(key)})".replace("`", "").replace("%", "%%"),
         }
         if is_switch(info):
             group.add_argument(flag_of(key), action=argparse.BooleanOptionalAction, **options)
@@ -109,7 +109,10 @@ def _add(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
 def default_text(key: str) -> str:
     """Return the default of a setting in words, the same on every machine."""
     if key == "data_dir":
-        return "$STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/blindrelay-notifier, else ~/.local/state/…"
+        return (
+            "`$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/blindrelay-notifier`, else "
+            "`~/.local/state/blindrelay-notifier`"
+        )
     table, _, name = key.rpartition(".")
     value = getattr(Limits(), name) if table else Settings.model_fields[key].default
     if isinstance(value, bool):
@@ -129,7 +132,7 @@ def settings_table() -> str:
             f"`{variable_of(key)}` or `{variable_of(key)}_FILE`" if secret else f"`{flag_of(key)}` `{variable_of(key)}`"
         )
         default = default_text(key)
-        default = default if default in ("on", "off", "none") else f"`{default}`"
+        default = default if default in ("on", "off", "none") or "`" in default else f"`{default}`"
         about = " ".join((info.description or "").split()).replace("|", "\\|")
         lines.append(f"| {name} | {called} | {default} | {about} |")
     return "\n".join(lines) + "\n"

@@ -41,7 +41,8 @@ def _keygen(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(f"{PROGRAM}: wrote {path}; keep a copy of it in a safe place", file=sys.stderr)
     identity = identity or find_identity(settings)
     public = identity.public
-    print(f"# For the relay: --notifier-id {public.id.hex()}")
+    vapid = read_push_keys(settings.data_dir).vapid.application_server_key
+    print(f"# For the relay: --notifier-id {public.id.hex()} --push-vapid-key {vapid}")
     sys.stdout.write(
         tomli_w.dumps(
             {
@@ -49,7 +50,7 @@ def _keygen(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 "x25519_public": public.x_pub.hex(),
                 "ed25519_public": public.ed_pub.hex(),
                 "invite": Invite(public, NICKNAME).text,
-                "vapid_public_key": read_push_keys(settings.data_dir).vapid.application_server_key,
+                "vapid_public_key": vapid,
             }
         )
     )

@@ -170,7 +170,7 @@ def test_check(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--relay-card", CARD], "no push service is switched on"),
         (["--relay-card", CARD, "--contact", "me"], "contact: the contact is mailto:"),
         (["--relay-card", CARD, "--contact", "mailto:a@b.example", "--allow-host", "ftp://x"], "allow_host: "),
-        (["--relay-card", CARD, "--fcm-account", "/nonexistent"], "fcm_account: there is no key file"),
+        (["--relay-card", CARD, "--fcm-account", "/nonexistent"], "fcm_account: there is no file /nonexistent"),
         (["--relay-card", CARD, "--log-level", "loud"], "log_level (--log-level): Input should be"),
         (["--relay-card"], "expected one argument"),
         (["--tokn=sEcReT"], "there is no option --tokn here"),
