@@ -98,7 +98,6 @@ class Outbound:
         self._lookup = lookup
         # Two of them, so that what was allowed for one host cannot be taken for another.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._resolvers: list[Resolver] = []
 
     def check(self, url: str) -> Endpoint:
         """Check a URL by its text alone.
@@ -121,7 +120,8 @@ class Outbound:
             ) as response:
                 retry_after = read_retry_after(response.headers.get("Retry-After"), time.time())
                 return Reply(response.status, retry_after, await _read(response))
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+        # TimeoutError is an OSError; a session that is closed meanwhile raises RuntimeError.
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             if isinstance(error.__cause__, ForbiddenAddress):
                 raise Forbidden(str(error.__cause__)) from None
             raise Unreachable(_describe(error)) from None
@@ -132,9 +132,6 @@ class Outbound:
         self._sessions.clear()
         for session in sessions:
             await session.close()
-        for resolver in self._resolvers:
-            await resolver.close()
-        self._resolvers.clear()
 
     def _session(self, allowed: bool) -> aiohttp.ClientSession:
         session = self._sessions.get(allowed)
@@ -143,10 +140,8 @@ class Outbound:
         return session
 
     def _make(self, allowed: bool) -> aiohttp.ClientSession:
-        resolver = Resolver(self._lookup, checked=not allowed)
-        self._resolvers.append(resolver)
         connector = aiohttp.TCPConnector(
-            resolver=resolver,
+            resolver=Resolver(self._lookup, checked=not allowed),
             socket_factory=None if allowed else _checked_socket,
             ssl=self._tls,
             limit=_CONNECTIONS,
@@ -238,6 +233,6 @@ def _describe(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the connection was closed before an answer"
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+    if isinstance(error, aiohttp.ClientConnectionError | OSError | RuntimeError):
         return "no connection"
     return "the answer is not HTTP"

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -13,7 +14,8 @@ from peers.notifier.addresses import is_public
 Lookup = Callable[[str, int], list[tuple[int, str]]]
 """From host and port to (address family, numeric address). Blocks. Raises OSError."""
 
-_THREADS: Final = 16
+_THREADS: Final = 64
+"""Names that are asked for at once."""
 
 
 class ForbiddenAddress(OSError):
@@ -37,9 +39,7 @@ class Resolver(AbstractResolver):
     def __init__(self, lookup: Lookup, *, checked: bool) -> None:
         self._lookup = lookup
         self._checked = checked
-        # A stranger chooses the name, and so the name server that lets us wait. The loop's own threads are few, and
-        # serve others.
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="push-resolver")
+        self._slots = asyncio.Semaphore(_THREADS)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -50,9 +50,8 @@ class Resolver(AbstractResolver):
             ForbiddenAddress: it has none that we connect to.
             OSError: it cannot be resolved.
         """
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._threads, self._lookup, host, port)
+            found = await self._ask(host, port)
         except UnicodeError:  # the idna codec of getaddrinfo
             raise OSError("this is no host name") from None
         wanted = [
@@ -75,5 +74,36 @@ class Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Take no more questions. Those that are being asked end when the system gives up."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Nothing to close: questions that are being asked end when the system gives up, or with the process."""
+
+    async def _ask(self, host: str, port: int) -> list[tuple[int, str]]:
+        """Ask in a thread of its own.
+
+        A stranger chooses the name, and so the name server that lets us wait. The loop's own threads are few and serve
+        others, and those of an executor would hold up the end of the process as well.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[tuple[int, str]]] = loop.create_future()
+
+        def settle(found: list[tuple[int, str]], error: Exception | None) -> None:
+            self._slots.release()  # by the thread's end, not the waiter's: so many threads there are at most
+            if answer.done():  # cancelled
+                return
+            if error is None:
+                answer.set_result(found)
+            else:
+                answer.set_exception(error)
+
+        def ask() -> None:
+            found: list[tuple[int, str]] = []
+            failure: Exception | None = None
+            try:
+                found = self._lookup(host, port)
+            except Exception as error:  # noqa: BLE001 - it is raised where it was asked
+                failure = error
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, found, failure)
+
+        await self._slots.acquire()
+        threading.Thread(target=ask, name="push-resolver", daemon=True).start()
+        return await answer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -251,20 +253,43 @@ class TestTheWayThere:
     async def test_a_name_server_that_is_slow_holds_nobody_but_its_own(self) -> None:
         """All threads of the loop itself stay free, and the request ends in time."""
         gate = threading.Event()
+        asked = [0]
 
         def ask(host: str, port: int) -> list[tuple[int, str]]:
+            asked[0] += 1
             gate.wait(WAIT)
             return []
 
         outbound = Outbound(lookup=ask, timeouts=Timeouts(total=0.2))
-        pushes = [outbound.post(outbound.check(f"https://{n}.example.org/"), {}, b"") for n in range(16)]
+        pushes = [outbound.post(outbound.check(f"https://{n}.example.org/"), {}, b"") for n in range(80)]
         try:
             ends = await asyncio.wait_for(asyncio.gather(*pushes, return_exceptions=True), WAIT)
             assert {str(end) for end in ends} == {"no answer in time"}
+            assert asked[0] == 64, "threads are bounded, also when nobody waits for them any more"
             assert await asyncio.wait_for(asyncio.to_thread(lambda: 5), WAIT) == 5
         finally:
             gate.set()
             await outbound.close()
+
+    def test_and_does_not_hold_up_the_end_of_the_process(self) -> None:
+        program = """
+import asyncio, threading
+from peers.notifier.outbound import Outbound, Timeouts, Unreachable
+
+async def main():
+    outbound = Outbound(lookup=lambda *_: threading.Event().wait(), timeouts=Timeouts(total=0.1))
+    try:
+        await outbound.post(outbound.check("https://slow.example.org/"), {}, b"")
+    except Unreachable as error:
+        print(error)
+    await outbound.close()
+
+asyncio.run(main())
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "no answer in time\n", "")
 
     @run_async
     async def test_proxies_of_the_environment_are_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
