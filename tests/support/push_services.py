@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid02
 from py_vapid.jwt import decode
 
+from peers.notifier.endpoints import AllowedHost
+from peers.notifier.outbound import Outbound, Timeouts
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
     Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 WAIT = 30.0
+PATIENT = Timeouts(connect=WAIT, answer=WAIT, total=WAIT)
+
+
+def allow(*urls: str, timeouts: Timeouts = PATIENT, tls: ssl.SSLContext | None = None) -> Outbound:
+    """The HTTP client of the channels, that may go to these services of 127.0.0.1."""
+    return Outbound([AllowedHost.parse(url) for url in urls], timeouts=timeouts, tls=tls)
 
 
 class Browser:
