@@ -102,10 +102,13 @@ def test_records_have_the_keys_that_are_shown() -> None:
 
 def _names_in(function: Any) -> list[str]:
     """The keys of a record, from one that is made."""
-    values: dict[str, Any] = {"public": BOB.public, "label": "Bob", "nickname": "Bob", "origin": "invite"}
-    row = ContactRow(**{field.name: values.get(field.name) for field in fields(ContactRow)})
-    values = {"id": 1, "kind": "text", "text": "x", "at": 0, "state": State.SENT, "outgoing": True}
-    message = MessageRow(**{field.name: values.get(field.name) for field in fields(MessageRow)})
+    given: dict[str, Any] = {"public": BOB.public, "label": "Bob", "nickname": "Bob", "origin": "invite"}
+    given |= {"id": 1, "kind": "text", "text": "x", "at": 0, "state": State.SENT, "outgoing": True}
+
+    def made(kind: Any) -> Any:
+        return kind(**{field.name: given.get(field.name) for field in fields(kind)})
+
+    row, message = made(ContactRow), made(MessageRow)
     return list(function(row) if function is contact_record else function(message, row))
 
 
