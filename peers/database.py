@@ -346,7 +346,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None
             with closing(_connect(path)) as source:  # sees what is committed: the version before
                 _copy(source, path.with_name(f"{path.name}.v{version}.backup"), overwrite=True)
         for step in schema.steps[version:]:
-            for statement in _statements(step):
+            for statement in statements(step):
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {schema.application_id:d}")
         connection.execute(f"PRAGMA user_version = {schema.version:d}")
@@ -368,17 +368,23 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _statements(script: str) -> list[str]:
-    """Not executescript: that commits before it begins, and an upgrade is to happen whole or not at all."""
-    statements, statement = [], ""
+def statements(script: str) -> list[str]:
+    """Return the statements of a step, each to be executed alone.
+
+    Not executescript: that commits before it begins, and an upgrade is to happen whole or not at all.
+
+    Raises:
+        ValueError: the last one is not whole.
+    """
+    whole, statement = [], ""
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            statements.append(statement)
+            whole.append(statement)
             statement = ""
     if statement.strip():
         raise ValueError(f"not a whole statement: {statement}")
-    return statements
+    return whole
 
 
 def _copy(source: sqlite3.Connection, path: Path, *, overwrite: bool) -> None:

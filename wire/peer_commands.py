@@ -259,6 +259,7 @@ class FileEnd:
 class FileWant:
     """Send these chunks now. ``file_id(16) first(u32 LE) count(u32 LE)``
 
+    A count of 0 says that the offer is kept, and that chunks may be asked for later: it need not be repeated meanwhile.
     The receiver asks for no more than it has room and patience for, so that neither it nor the relay is flooded.
     """
 

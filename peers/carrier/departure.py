@@ -62,7 +62,7 @@ class Departure:
     @property
     def ready(self) -> bool:
         """Whether there is something to send now."""
-        if self.gone:
+        if self.gone or self.lane.row.blocked:
             return False
         return self.pushes_on if self.push else bool(self.wanted)
 

@@ -17,7 +17,7 @@ _BLOCK: Final = 1024 * 1024
 class Part:
     """A file that is not whole yet. Its path is made of the number of its message alone.
 
-    Methods may be called from several threads; after :meth:`close` none of them touches the disk. They raise OSError.
+    Methods may be called from several threads; after :meth:`close` none of them writes. They raise OSError.
 
     Args:
         files_dir: where received files lie.
@@ -97,9 +97,10 @@ class Part:
                 self._descriptor = None
 
     def remove(self) -> None:
-        """Let go of it, and remove what was written."""
+        """Let go of it, and remove what was written if that can be removed."""
         self.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _open(self) -> int:
         if self._descriptor is None:
@@ -118,13 +119,26 @@ class Part:
         return digest.digest()
 
 
-def remove_stored(files_dir: Path, messages: list[int]) -> None:
-    """Remove the stored files of these messages, whole or not."""
+def make_directory(files_dir: Path) -> None:
+    """Make it, closed to others. Where it cannot be made, there is no room in it, and senders are told so."""
+    with suppress(OSError):
+        files_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def remove_stored(files_dir: Path, messages: list[int]) -> list[int]:
+    """Remove the stored files of these messages, whole or not; returns the messages of which nothing is left."""
+    removed = []
     for message in messages:
-        (files_dir / content_name(message)).unlink(missing_ok=True)
-        (files_dir / part_name(message)).unlink(missing_ok=True)
+        with suppress(OSError):
+            (files_dir / content_name(message)).unlink(missing_ok=True)
+            (files_dir / part_name(message)).unlink(missing_ok=True)
+            removed.append(message)
+    return removed
 
 
 def room(files_dir: Path, spare: int) -> int:
     """Return how many bytes may still be written there when `spare` are left to everybody else."""
-    return max(0, shutil.disk_usage(files_dir).free - spare)
+    try:
+        return max(0, shutil.disk_usage(files_dir).free - spare)
+    except OSError:
+        return 0

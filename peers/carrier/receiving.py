@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from peers.carrier.arrival import WINDOW_MAX, WINDOW_MIN, Arrival
-from peers.carrier.disk import Part, remove_stored, room
+from peers.carrier.disk import Part, make_directory, remove_stored, room
 from peers.carrier.lane import FileTag, Lane
 from peers.carrier.post import Post
 from peers.client import NotConnected
@@ -62,11 +62,12 @@ class Receiving:
     async def take_offer(self, lane: Lane, nonce: bytes, offer: FileOffer) -> None:
         """Keep an offer, and answer it."""
         post = self._post
-        free = await asyncio.to_thread(room, self._files_dir, post.options.spare)
-        promised = sum(arrival.rest for arrival in self._arrivals.values())
-        policy = Policy(post.options.auto_accept, free - promised)
+        policy = Policy(post.options.auto_accept, await self._free())
         taken, row = await post.store.write(file_steps.receive_offer, post.now(), lane.row.id, nonce, offer, policy)
         if row is not None and row.state == "moving":
+            if row.pull:
+                # At once, though its turn may come much later: or it would be sent unasked.
+                await self._answer(lane, FileWant(row.file_id, 0, 0))
             arrival = self._arrivals.get(row.message)
             if arrival is None:
                 await self._begin(row)
@@ -109,7 +110,12 @@ class Receiving:
         if arrival is not None and not arrival.finishing and not wanted:
             await self._drop(arrival)
         elif row is not None and wanted and arrival is None:
-            await self._begin(row)
+            if row.size - row.moved > await self._free():
+                await self._post.store.write(
+                    file_steps.fail, self._post.now(), message, CancelReason.NO_ROOM, tell=True
+                )
+            else:
+                await self._begin(row)
         await self._sweep()
 
     async def contact_removed(self, contact: int) -> None:
@@ -130,7 +136,7 @@ class Receiving:
 
     async def load(self) -> None:
         """Go on with what is in the store."""
-        await asyncio.to_thread(self._files_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(make_directory, self._files_dir)
         await self._sweep()
         for row in await self._post.store.read(file_steps.to_receive):
             await self._begin(row)
@@ -180,6 +186,11 @@ class Receiving:
             await asyncio.to_thread(arrival.part.close)
 
     # --- Within: coming -----------------------------------------------------------------------------------------------
+
+    async def _free(self) -> int:
+        """Bytes of the disk that further files may have, when all that are wanted come."""
+        free = await asyncio.to_thread(room, self._files_dir, self._post.options.spare)
+        return free - sum(arrival.rest for arrival in self._arrivals.values())
 
     async def _begin(self, row: FileRow) -> None:
         lane = self._post.lanes.get(row.contact)
@@ -301,8 +312,8 @@ class Receiving:
     async def _sweep(self) -> None:
         gone = await self._post.store.read(file_rows.to_discard)
         if gone:
-            await asyncio.to_thread(remove_stored, self._files_dir, gone)
-            await self._post.store.write(file_rows.discarded, gone)
+            removed = await asyncio.to_thread(remove_stored, self._files_dir, gone)
+            await self._post.store.write(file_rows.discarded, removed)
 
     # --- Within: asking -----------------------------------------------------------------------------------------------
 

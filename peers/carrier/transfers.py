@@ -32,13 +32,16 @@ class Transfers:
     async def run(self) -> None:
         """Do all that is to be done, for ever; raises what the store raises."""
         await self._receiving.load()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sending.send(), name="files-send")
-            tasks.create_task(self._sending.digest(), name="files-digest")
-            tasks.create_task(self._receiving.write(), name="files-write")
-            tasks.create_task(self._receiving.check(), name="files-check")
-            tasks.create_task(self._receiving.ask(), name="files-ask")
-            tasks.create_task(self._tell(), name="files-tell")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sending.send(), name="files-send")
+                tasks.create_task(self._sending.digest(), name="files-digest")
+                tasks.create_task(self._receiving.write(), name="files-write")
+                tasks.create_task(self._receiving.check(), name="files-check")
+                tasks.create_task(self._receiving.ask(), name="files-ask")
+                tasks.create_task(self._tell(), name="files-tell")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def close(self) -> None:
         """Write down how far all is. To be called when :meth:`run` has ended."""

@@ -20,6 +20,8 @@ _MODULES: Final = (
     "talk",
     "files",
     "past",
+    "programs",
+    "keeping",
 )
 
 for _module in _MODULES:

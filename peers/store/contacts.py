@@ -117,7 +117,7 @@ def add(
         return get(db, known.id)
     if origin == "introduction":
         _check_strangers(db)
-    label = _free_label(db, nickname, public) if label is None else _checked_label(db, label)
+    label = free_label(db, nickname, public) if label is None else _checked_label(db, label)
     row = db.execute(
         "INSERT INTO contacts (x_pub, ed_pub, peer_id, nickname, label, label_key, origin, added_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
@@ -291,7 +291,8 @@ def _checked_label(db: sqlite3.Connection, label: str, but: int | None = None) -
     return label
 
 
-def _free_label(db: sqlite3.Connection, nickname: str, public: PublicIdentity) -> str:
+def free_label(db: sqlite3.Connection, nickname: str, public: PublicIdentity) -> str:
+    """Return a label that nobody has, made of a name or, where nothing of it can be seen, of the id."""
     base = shown_label(nickname)[: LABEL_MAX - 8].rstrip()
     if not label_key(base):
         base = public.id.hex()[: 2 * ID_SIZE]

@@ -8,7 +8,8 @@ StoreError
 ├── TooManyStrangers            introductions that nobody answered
 ├── NoSuchMessage               a number that means no message, or one that does not allow what is asked
 ├── BadText                     a text that cannot be sent
-└── BadFile                     a file that cannot be sent or saved, or a step that it does not allow
+├── BadFile                     a file that cannot be sent or saved, or a step that it does not allow
+└── NotAStore                   a file in a backup that is no store of ours
 """
 
 
@@ -61,3 +62,7 @@ class BadText(StoreError):
 
 class BadFile(StoreError):
     """A file that cannot be sent or saved, or that does not allow what is asked."""
+
+
+class NotAStore(StoreError):
+    """What came in a backup is not a store that we can use."""

@@ -179,14 +179,15 @@ def sound(size: int, chunk: int) -> bool:
 
 
 def _judged(db: sqlite3.Connection, now: int, row: FileRow, policy: Policy) -> FileRow:
-    if row.size > policy.room:
+    if row.size + _taken_before(db, row) > policy.auto_accept:
+        if row.pull:
+            note(db, now, row, "offered")
+        else:
+            fail(db, now, row.message, CancelReason.REFUSED, tell=True)
+    elif row.size > policy.room:
         fail(db, now, row.message, CancelReason.NO_ROOM, tell=True)
-    elif row.size + _taken_before(db, row) <= policy.auto_accept:
-        start(db, now, row)
-    elif not row.pull:
-        fail(db, now, row.message, CancelReason.REFUSED, tell=True)
     else:
-        note(db, now, row, "offered")
+        start(db, now, row)
     return file_rows.get(db, row.message)
 
 

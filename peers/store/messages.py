@@ -239,8 +239,8 @@ def change_tries(db: sqlite3.Connection, message: int) -> int | None:
 def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
     """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
 
-    Returns those that are to be sent, as they are to be sent: since they were looked for, one may have been
-    acknowledged or deleted, or have got other words, of which nobody will be told as it had not left us yet.
+    Returns those that are to be sent, as they are now: since they were looked for, one may have been acknowledged or
+    deleted, or have got other words, of which nobody is told as it had not left us yet.
     """
     still = {}
     for message in messages:
@@ -389,6 +389,16 @@ def history(
     ).fetchall()
     found = [_row(row) for row in rows]
     return found if after is not None else found[::-1]
+
+
+def received(db: sqlite3.Connection, contact: int, *, after: int = 0, limit: int = PAGE) -> list[MessageRow]:
+    """Return a contact's messages after a row, the oldest first, without those that were deleted."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND id > ? AND outgoing = 0 AND deleted_at IS NULL"  # noqa: S608
+        " ORDER BY id LIMIT ?",
+        (contact, after, limit),
+    )
+    return [_row(row) for row in rows]
 
 
 def search(

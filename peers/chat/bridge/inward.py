@@ -1,19 +1,20 @@
 """From a program to the peers: lines of stdin and of a watched file become messages in the store."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from keys.identity import PublicIdentity
 from peers.chat.bridge.lines import BadLine, Line, Reader, Splitter
 from peers.chat.bridge.place import Place, keep
 from peers.chat.bridge.report import Report
 from peers.chat.bridge.watch import Position, Tail, Unwatchable
 from peers.chat.pipes import Input
 from peers.profile import ProfileError
-from peers.store import Connection, messages, status
+from peers.store import Connection, contacts, messages, status
 from peers.store.contacts import ContactRow
-from peers.store.errors import StoreError
+from peers.store.errors import NoSuchContact, StoreError
 from peers.store.messages import MessageRow
 
 UNDELIVERED_MAX: Final = 10_000
@@ -34,6 +35,7 @@ class Inward:
         self._place = place
         self._store = place.session.store
         self._peers = list(peers)
+        self._keys = {peer.id: peer.public for peer in peers}
         self._report = report
         self._json = json
         self._first = 0
@@ -104,7 +106,7 @@ class Inward:
                 if read is not None:
                     items.append((*read, line.raw))
         await self._room()
-        written = await self._store.write(_compose, self._place.session.now(), items, position)
+        written = await self._store.write(_compose, self._place.session.now(), self._keys, items, position)
         for (_, _, raw), result in zip(items, written, strict=True):
             if isinstance(result, MessageRow):
                 self._first = self._first or result.id
@@ -133,11 +135,18 @@ class Inward:
 
 
 def _compose(
-    db: Connection, now: int, items: Sequence[tuple[int, str, bytes]], position: tuple[str, str] | None
+    db: Connection,
+    now: int,
+    keys: Mapping[int, PublicIdentity],
+    items: Sequence[tuple[int, str, bytes]],
+    position: tuple[str, str] | None,
 ) -> list[MessageRow | StoreError]:
     results: list[MessageRow | StoreError] = []
     for contact, text, _ in items:
         try:
+            if contacts.get(db, contact).public != keys[contact]:
+                # They were removed, and somebody who came after got their row.
+                raise NoSuchContact("that contact was removed")
             results.append(messages.compose(db, now, contact, text))
         except StoreError as error:  # raised before anything is written
             results.append(error)
@@ -146,12 +155,12 @@ def _compose(
     return results
 
 
-def _undelivered(db: Connection, contacts: Sequence[int], first: int = 0) -> int:
+def _undelivered(db: Connection, peers: Sequence[int], first: int = 0) -> int:
     return sum(
         db.execute(
             "SELECT count(*) FROM messages WHERE contact = ? AND outgoing = 1 AND state < 2 AND deleted_at IS NULL"
             " AND id >= ?",
             (contact, first),
         ).fetchone()[0]
-        for contact in contacts
+        for contact in peers
     )

@@ -1,34 +1,28 @@
 """From the peers to a program: what comes into the store is printed, a line each, and then marked as read.
 
 In this order, so that a kill in between prints a line twice and loses none. In JSON each line has the number of its
-event, by which a program can tell.
+event, the cursor, by which a program can tell.
 """
 
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from peers.chat import happenings
 from peers.chat.bridge.lines import label_of, one_line
 from peers.chat.bridge.place import Place
 from peers.chat.bridge.report import Report
+from peers.chat.happenings import Happening
+from peers.chat.output import as_json
 from peers.chat.pipes import Output
 from peers.store import Connection, contacts, feed, messages
 from peers.store.contacts import ContactRow
-from peers.store.errors import NoSuchContact, NoSuchMessage
-from peers.store.feed import EventRow, Kind
+from peers.store.feed import Kind
 from peers.store.messages import MessageRow
 
 CURSOR: Final = "bridge"
-_BATCH: Final = 64
 _SHOWN: Final = frozenset({Kind.MESSAGE, Kind.STATE, Kind.EDITED, Kind.DELETED})
-
-
-class _Happened(NamedTuple):
-    event: EventRow
-    contact: ContactRow | None
-    message: MessageRow | None
 
 
 class Outward:
@@ -39,7 +33,7 @@ class Outward:
     ) -> None:
         self._place = place
         self._store = place.session.store
-        self._peers = {peer.id for peer in peers}
+        self._peers = {peer.public for peer in peers}  # not their rows, which others may get
         self._several = len(peers) > 1
         self._output = output
         self._report = report
@@ -86,9 +80,9 @@ class Outward:
         self._ending.set()
 
     async def _print_all(self) -> None:
-        while happened := await self._store.read(_read, self._after):
+        while found := await self._store.read(happenings.read, self._after):
             written: asyncio.Future[None] | None = None
-            for each in happened:
+            for each in found:
                 line = self._line(each)
                 if line is not None:
                     await self._output.write(line.encode("utf-8", "backslashreplace") + b"\n")
@@ -97,7 +91,7 @@ class Outward:
                         _printed,
                         self._place.session.now(),
                         each.event.seq,
-                        each.message if each.event.kind is Kind.MESSAGE else None,
+                        each.message if each.is_incoming else None,
                         tell=self._place.session.settings.read_receipts,
                     )
                 else:
@@ -107,15 +101,15 @@ class Outward:
                 await written
             await self._store.write(feed.advance, CURSOR, self._after)
 
-    def _line(self, happened: _Happened) -> str | None:
-        event, contact, message = happened
-        if event.kind not in _SHOWN or contact is None or message is None or contact.id not in self._peers:
+    def _line(self, happening: Happening) -> str | None:
+        event, contact, message = happening.event, happening.contact, happening.message
+        if event.kind not in _SHOWN or contact is None or message is None or contact.public not in self._peers:
             return None
         if self._json:
             # Of the states those of our own messages: that we read theirs is our own doing.
             if event.kind is Kind.STATE and not message.outgoing:
                 return None
-            return json.dumps(_record(event, contact, message), separators=(",", ":"))
+            return as_json({**happening.record(), "trust": contact.trust})
         if event.kind is not Kind.MESSAGE or message.outgoing or message.deleted_at is not None:
             return None
         if message.kind != "text":
@@ -123,12 +117,12 @@ class Outward:
         text = one_line(message.text)
         return f"{label_of(contact)}: {text}" if self._several else text
 
-    async def _other(self, happened: _Happened) -> None:
+    async def _other(self, happening: Happening) -> None:
         """What a program's line cannot say, or what is not about messages."""
-        event, contact, message = happened
+        event, contact, message = happening.event, happening.contact, happening.message
         fresh = event.seq > self._started
         if event.kind is Kind.MESSAGE and message is not None and contact is not None and not self._json:
-            if contact.id in self._peers and not message.outgoing and message.kind != "text":
+            if contact.public in self._peers and not message.outgoing and message.kind != "text":
                 self._report.note(f"{label_of(contact)}: a {message.kind} came, which the bridge does not print")
         elif event.kind is Kind.CONTACT and event.detail == "new" and self._place.given is not None:
             await self._shut_out(contact)
@@ -140,7 +134,7 @@ class Outward:
     async def _shut_out(self, contact: ContactRow | None) -> None:
         """Block who introduced themselves where only the peers of the environment are wanted: nothing of theirs is kept
         or acknowledged, which would say that somebody has it."""
-        if contact is not None and contact.id not in self._peers and not contact.blocked:
+        if contact is not None and contact.public not in self._peers and not contact.blocked:
             await self._store.write(contacts.set_blocked, self._place.session.now(), contact.id, blocked=True)
 
     def _tell_connection(self, connection: dict[str, Any]) -> None:
@@ -149,31 +143,6 @@ class Outward:
         if state != "connecting" and line != self._connection:
             self._connection = line
             self._report.note(line)
-
-
-def _record(event: EventRow, contact: ContactRow, message: MessageRow) -> dict[str, Any]:
-    return {
-        "seq": event.seq,
-        "event": event.kind.value,
-        "id": message.id,
-        "label": contact.label,
-        "peer_id": contact.public.id.hex(),
-        "trust": contact.trust,
-        "direction": "out" if message.outgoing else "in",
-        "kind": message.kind,
-        "text": message.text,
-        "at": _time(message.at),
-        # A state as it came, not as it is now: two that come close together are two lines.
-        "state": event.detail if event.kind is Kind.STATE else message.state.name.lower(),
-        "edited_at": _time(message.edited_at),
-        "deleted_at": _time(message.deleted_at),
-    }
-
-
-def _time(at: int | None) -> str | None:
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _begin(db: Connection, peers: Sequence[int]) -> int:
@@ -192,28 +161,7 @@ def _begin(db: Connection, peers: Sequence[int]) -> int:
     return after
 
 
-def _read(db: Connection, after: int) -> list[_Happened]:
-    return [
-        _Happened(event, _contact(db, event.contact), _message(db, event.message))
-        for event in feed.read(db, after, _BATCH)
-    ]
-
-
-def _contact(db: Connection, contact: int | None) -> ContactRow | None:
-    try:
-        return None if contact is None else contacts.get(db, contact)
-    except NoSuchContact:
-        return None
-
-
-def _message(db: Connection, message: int | None) -> MessageRow | None:
-    try:
-        return None if message is None else messages.get(db, message)
-    except NoSuchMessage:
-        return None
-
-
 def _printed(db: Connection, now: int, seq: int, message: MessageRow | None, *, tell: bool) -> None:
     feed.advance(db, CURSOR, seq)
-    if message is not None and not message.outgoing:
+    if message is not None:
         messages.mark_read(db, now, message.contact, message.id, since=message.id, tell=tell)

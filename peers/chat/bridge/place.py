@@ -43,8 +43,8 @@ class Place:
 
     @property
     def carrier_options(self) -> CarrierOptions | None:
-        """How to carry; None for as the profile says."""
-        return None if self.given is None else CarrierOptions()
+        """How to carry; None for as the profile says. A bridge of the environment has no use for files."""
+        return None if self.given is None else CarrierOptions(auto_accept=0)
 
 
 def open_place(environ: Mapping[str, str], profile: str | None) -> Place:

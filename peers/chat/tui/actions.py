@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 from textual.content import Content
 
 from keys.errors import BadInvite
-from keys.invite import Invite, display_name
+from keys.invite import Invite
 from keys.safety import grouped, safety_number
-from peers.chat.text import clean, clean_line
+from peers.chat.text import clean
 from peers.chat.tui import pages, show
 from peers.chat.tui.dialogs import EXPECTED, Dialog, Menu, Prompt, Reader, Sheet, T
 from peers.chat.tui.files import Files
 from peers.chat.tui.help import HELP
-from peers.chat.tui.invite import invite_sheet
+from peers.chat.tui.invite import InviteSheet
 from peers.chat.tui.search import SearchDialog
 from peers.store import Connection, contacts, jobs, messages
 from peers.store.contacts import ContactRow
@@ -101,9 +101,7 @@ class Actions:
             await self._chat.added(added[0].id)
 
     async def _invite(self) -> None:
-        keys = self._session.keys
-        sheet = invite_sheet(keys.invite.text, clean_line(display_name(keys.nickname)))
-        await self._show(Sheet("Your invite", sheet, copied=keys.invite.text))
+        await self._show(InviteSheet(self._session.keys))
 
     async def _verify(self) -> None:
         row = self._person

@@ -1,7 +1,7 @@
 """The program behind the screen: it follows the store and the carrier, and ends when it is told to."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual import work
 from textual.app import App
@@ -15,6 +15,11 @@ from peers.client import RelayRefused
 from peers.database import DatabaseError
 from peers.profile import ProfileError
 from peers.store import feed
+
+NARROW: Final = 70
+"""Columns below which contacts and conversation take turns."""
+TALL: Final = 24
+"""Rows from which there is room for an empty one between messages."""
 
 
 class ChatApp(App[None]):
@@ -31,6 +36,9 @@ class ChatApp(App[None]):
 
     TITLE = "blindrelay"
     CSS = look.CSS
+    # Here and not on a screen: dialogs have to fit as well.
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012 - declared by Textual as it is
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = App.COMMANDS | {
         ActionsProvider,
         PeopleProvider,
@@ -56,9 +64,10 @@ class ChatApp(App[None]):
         if self._carried:
             self._await_failure(self.chat)
 
-    def on_app_focus(self) -> None:
-        if self.chat is not None:
-            self.chat.app_has_focus()
+    def watch_app_focus(self, focus: bool) -> None:
+        # Not on_app_focus: that is called before Textual's own handler, which changes what is asked about.
+        if focus and self.chat is not None:
+            self.chat.attended_again()
 
     @work(name="follow")
     async def _follow(self, chat: ChatScreen, after: int) -> None:

@@ -11,17 +11,16 @@ from typing import Any, ClassVar, Final
 
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.geometry import Size
-from textual.layout import DockArrangeResult, WidgetPlacement
+from textual.layout import WidgetPlacement
 from textual.message import Message
 from textual.widget import Widget
 
 from peers.chat.tui import pages, show
 from peers.chat.tui.bubble import OURS, Bubble, Line, at_right
+from peers.chat.tui.kept import KeptScroll
 from peers.chat.tui.pages import PAGE, Page
-from peers.database import Database
+from peers.database import Database, DatabaseError
 from peers.store.messages import MessageRow
 
 MOST: Final = 4 * PAGE
@@ -34,7 +33,7 @@ Bodies = Callable[[Iterable[MessageRow]], Awaitable[dict[int, Content]]]
 """Gives what is shown of files instead of their names."""
 
 
-class ConversationView(VerticalScroll, can_focus=True):
+class ConversationView(KeptScroll, can_focus=True):
     """The messages with one contact.
 
     Args:
@@ -71,6 +70,13 @@ class ConversationView(VerticalScroll, can_focus=True):
     class Moved(Message):
         """Other messages are in view."""
 
+    class Failed(Message):
+        """The store could not be read."""
+
+        def __init__(self, error: DatabaseError) -> None:
+            super().__init__()
+            self.error = error
+
     def __init__(self, store: Database, bodies: Bodies) -> None:
         super().__init__(id="conversation")
         self.contact: int | None = None
@@ -78,13 +84,9 @@ class ConversationView(VerticalScroll, can_focus=True):
         self._store = store
         self._bodies = bodies
         self._bubbles: list[Bubble] = []
-        self._at_start = self._at_end = True
+        self._at_start = True
         self._unread_from: int | None = None
         self._unread_open = False
-        self._pin: tuple[Widget, float] | None = None
-        self._following = True
-        self._width = 0
-        self._arranged_for = Size(0, 0)
         self._lock = asyncio.Lock()
         self._extending = False
 
@@ -101,7 +103,9 @@ class ConversationView(VerticalScroll, can_focus=True):
         return list(self._bubbles)
 
     def seen(self) -> int | None:
-        """Return the newest message that is in view to its end, or fills the view."""
+        """Return the newest message that is in view to its end, or fills the view; None while that is not settled."""
+        if self.is_moving:
+            return None
         bottom = self.scroll_y + self.size.height
         for bubble in reversed(self._bubbles):
             region = bubble.virtual_region
@@ -133,7 +137,7 @@ class ConversationView(VerticalScroll, can_focus=True):
             attended: somebody is looking. If not, a line marks where what they have not seen begins.
         """
         async with self._lock:
-            if self.contact is None or not self._at_end:
+            if self.contact is None or not self.ends_here:
                 return
             page = await self._store.read(pages.newer, self.contact, self._bubbles[-1].row.id if self._bubbles else 0)
             if not page.rows:
@@ -142,12 +146,12 @@ class ConversationView(VerticalScroll, can_focus=True):
                 first = next((row.id for row in page.rows if not row.outgoing), None)
                 if first is not None:
                     await self._mark_unread(first)
-            await self._append(page)
-            self._at_end = page.at_end
             if page.rows[-1].outgoing:  # one's own words are always shown
-                self._following = True
+                self.following = True
+            await self._append(page)
+            self.ends_here = page.at_end
             await self._drop_oldest()
-            self.call_after_refresh(self._settle)
+            self.call_after_refresh(self.settle)
 
     async def changed(self, messages: Iterable[int]) -> None:
         """Show the present state of messages, those of them that are mounted."""
@@ -197,7 +201,7 @@ class ConversationView(VerticalScroll, can_focus=True):
     async def to_end(self) -> None:
         """Show the newest messages."""
         self.select_none()
-        if self._at_end:
+        if self.ends_here:
             self.scroll_end(animate=False)
         elif self.contact is not None:
             async with self._lock:
@@ -221,7 +225,7 @@ class ConversationView(VerticalScroll, can_focus=True):
             self.post_message(self.Act("menu", bubble.row))
 
     def on_focus(self) -> None:
-        if self.selected is None and self._bubbles and self._at_end:
+        if self.selected is None and self._bubbles and self.ends_here:
             self._select(self._bubbles[-1].row.id)
 
     def select_none(self) -> None:
@@ -242,64 +246,21 @@ class ConversationView(VerticalScroll, can_focus=True):
 
     # --- The window ---------------------------------------------------------------------------------------------------
 
-    def arrange(self, size: Size, optimal: bool = False) -> DockArrangeResult:
-        self._arranged_for = size
-        return super().arrange(size, optimal)
-
     def process_layout(self, placements: list[WidgetPlacement]) -> list[WidgetPlacement]:
-        """Put what is ours at the right, and keep the view where it belongs in the very frame in which something comes,
-        goes or changes its height."""
-        size = self._arranged_for
-        placements = [
-            at_right(placement, size.width) if placement.widget.has_class(OURS) else placement
+        width = self.scrollable_content_region.width
+        return [
+            at_right(placement, width) if placement.widget.has_class(OURS) else placement
             for placement in super().process_layout(placements)
         ]
-        if not placements:
-            return placements
-        if self._pin is None and self._following:
-            last = placements[-1]
-            self._place(last.region.bottom + last.margin.bottom - size.height)
-        else:
-            if self._pin is None and size.width != self._width and self._width:
-                self._pin_view()  # by the places of the last layout
-                self.call_after_refresh(self._settle)
-            for placement in placements:
-                if self._pin is not None and placement.widget is self._pin[0]:
-                    self._place(placement.region.y - self._pin[1])
-        self._width = size.width
-        return placements
 
-    def _place(self, y: float) -> None:
-        # Without their watchers: these would ask for another layout in the middle of this one.
-        self.set_reactive(Widget.scroll_y, max(y, 0.0))
-        self.set_reactive(Widget.scroll_target_y, max(y, 0.0))
-
-    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        super().watch_scroll_y(old_value, new_value)
-        if self._pin is None:
-            self._following = self._at_end and new_value >= self.max_scroll_y
-        self._look()
-
-    def on_resize(self) -> None:
-        if self._following:
-            self.scroll_end(animate=False, immediate=True)
-        self._look()
-
-    def _settle(self) -> None:
-        self._pin = None
-        self.scroll_target_y = self.scroll_y = self.validate_scroll_y(self.scroll_y)
-        self.vertical_scrollbar.position = self.scroll_y
-        self._following = self._at_end and self.scroll_y >= self.max_scroll_y
-        self._look()
-
-    def _look(self) -> None:
-        """Read on where the view comes near an end of the window."""
+    def moved(self) -> None:
+        # Read on where the view comes near an end of the window.
         self.post_message(self.Moved())
         if self._extending or self.contact is None or not self.size.height:
             return
         if not self._at_start and self.scroll_y < self.size.height:
             self._extend(self.contact, self._older)
-        elif not self._at_end and self.scroll_y + 2 * self.size.height > self.virtual_size.height:
+        elif not self.ends_here and self.scroll_y + 2 * self.size.height > self.virtual_size.height:
             self._extend(self.contact, self._newer)
 
     def _extend(self, contact: int, load: Callable[[int], Awaitable[None]]) -> None:
@@ -310,16 +271,18 @@ class ConversationView(VerticalScroll, can_focus=True):
                 async with self._lock:
                     if self.contact == contact and self._bubbles:
                         await load(contact)
+            except DatabaseError as error:
+                self.post_message(self.Failed(error))
             finally:
                 self._extending = False
-            self.call_after_refresh(self._settle)
+            self.call_after_refresh(self.settle)
 
         self.run_worker(run(), name="page", group="pages")
 
     async def _older(self, contact: int) -> None:
         first = self._bubbles[0]
         page = await self._store.read(pages.older, contact, first.row.id)
-        self._pin_view()
+        self.pin_view(self._bubbles)
         bodies = await self._bodies(page.rows)
         previous: MessageRow | None = None
         bubbles: list[Bubble] = []
@@ -337,14 +300,14 @@ class ConversationView(VerticalScroll, can_focus=True):
         dropped = self._bubbles[MOST:]
         if dropped:
             del self._bubbles[MOST:]
-            self._at_end = self._following = False
+            self.ends_here = self.following = False
             await self._remove(dropped)
 
     async def _newer(self, contact: int) -> None:
         page = await self._store.read(pages.newer, contact, self._bubbles[-1].row.id)
-        self._pin_view()
+        self.pin_view(self._bubbles)
         await self._append(page)
-        self._at_end = page.at_end
+        self.ends_here = page.at_end
         await self._drop_oldest()
 
     async def _append(self, page: Page) -> None:
@@ -367,25 +330,25 @@ class ConversationView(VerticalScroll, can_focus=True):
         self.contact = contact
         self._unread_from = page.unread_from
         self._unread_open = page.unread_from is not None
-        self._at_start, self._at_end = page.at_start, page.at_end
+        self._at_start, self.ends_here = page.at_start, page.at_end
         self._bubbles = []
         widgets = await self._make_after(page.rows)
         bubble = self._bubble(target)
         with self.app.batch_update():
             await self.remove_children()
-            self._following = bubble is None
+            self.following = bubble is None
             # With a line or two above it, so that one sees that there is more.
-            self._pin = None if bubble is None else (bubble.lines[0] if bubble.lines else bubble, 2.0)
+            self.pin(bubble.lines[0] if bubble is not None and bubble.lines else bubble, 2.0)
             await self.mount(*widgets)
-        self.call_after_refresh(self._settle)
+        self.call_after_refresh(self.settle)
 
     async def _drop_oldest(self) -> None:
         dropped = self._bubbles[:-MOST]
         if dropped:
             del self._bubbles[:-MOST]
             self._at_start = False
-            if not self._following:
-                self._pin_view()
+            if not self.following:
+                self.pin_view(self._bubbles)
             await self._remove(dropped)
             await self._renew_lines(self._bubbles[0], None)
 
@@ -394,13 +357,6 @@ class ConversationView(VerticalScroll, can_focus=True):
             self.selected = None
         widgets: list[Any] = [widget for bubble in bubbles for widget in (*bubble.lines, bubble)]
         await self.remove_children(widgets)
-
-    def _pin_view(self) -> None:
-        """Let the first message in view stay where it is, whatever comes or goes above it."""
-        for bubble in self._bubbles:
-            if bubble.virtual_region.bottom > self.scroll_y:
-                self._pin = (bubble, bubble.virtual_region.y - self.scroll_y)
-                return
 
     # --- Lines between messages ---------------------------------------------------------------------------------------
 

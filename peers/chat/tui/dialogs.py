@@ -108,30 +108,20 @@ class Sheet(Dialog[None]):
     Args:
         title: what it is.
         body: the content.
-        copied: what `c` puts into the clipboard.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("c,y", "copy", "copy", show=False),
-        Binding("q,enter", "leave", "leave", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "leave", "leave", show=False)]
 
-    def __init__(self, title: str | Content, body: Content, copied: str | None = None) -> None:
+    def __init__(self, title: str | Content, body: Content) -> None:
         super().__init__(classes="dialog")
-        self._title, self._body, self._copied = title, body, copied
+        self._title, self._body = title, body
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box wide"):
             yield Static(self._title, classes="title", markup=False)
             with VerticalScroll(classes="body"):
                 yield Static(self._body, markup=False)
-            keys = "Esc: back" if self._copied is None else "c: copy · Esc: back"
-            yield Static(keys, classes="keys", markup=False)
-
-    def action_copy(self) -> None:
-        if self._copied is not None:
-            self.app.copy_to_clipboard(self._copied)
-            self.notify("copied, if the terminal allows it", markup=False)
+            yield Static("Esc: back", classes="keys", markup=False)
 
 
 class Reader(Dialog[None]):

@@ -17,8 +17,8 @@ from peers.store.errors import NoSuchMessage
 from peers.store.files import FileRow
 from peers.store.messages import MessageRow
 
-_BAR: Final = 20
-"""Cells of a progress bar: one for five percent."""
+_BAR: Final = 16
+"""Cells of a progress bar, so that it and its numbers fit into a narrow conversation."""
 _DOWNLOADS: Final = "Downloads"
 
 Show = Callable[[PathDialog], Awaitable[str | None]]

@@ -1,9 +1,18 @@
 """Our invite, as text and as a QR code that a phone can read off a terminal."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 import segno
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.widgets import Static
+
+from keys.files import ClientKeys
+from keys.invite import display_name
+from peers.chat.text import clean_line
+from peers.chat.tui.dialogs import Dialog
 
 _QUIET: Final = 2
 """Light modules around the code. ISO 18004 asks for four; readers do with two, and 80×24 has no room for more."""
@@ -24,13 +33,37 @@ def qr_code(text: str) -> Content:
     return Content("\n").join([Content.styled(line, _LIGHT) for line in lines])
 
 
-def invite_sheet(invite: str, name: str) -> Content:
-    """Return what to show to somebody who wants to write to us."""
-    return Content.assemble(
-        "Give this line, or the code, to whoever is to write to you",
-        f" (they see you as {name})." if name else ".",
-        " It holds your public keys and no secret; but who holds it can write to you.\n\n",
-        (invite, "bold"),
-        "\n\n",
-        qr_code(invite),
-    )
+class InviteSheet(Dialog[None]):
+    """The invite beside its code: both fit into 80×24.
+
+    Args:
+        keys: whose it is.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c,y", "copy", "copy", show=False),
+        Binding("q,enter", "leave", "leave", show=False),
+    ]
+
+    def __init__(self, keys: ClientKeys) -> None:
+        super().__init__(classes="dialog")
+        self._invite = keys.invite.text
+        self._name = clean_line(display_name(keys.nickname))
+
+    def compose(self) -> ComposeResult:
+        words = Content.assemble(
+            ("Your invite", "bold"),
+            "\n\nGive the code or this line to whoever is to write to you",
+            f"; they see you as {self._name}." if self._name else ".",
+            "\n\n",
+            (self._invite, "bold"),
+            "\n\nIt holds your public keys and no secret. Whoever has it can write to you.\n\n",
+            ("c: copy · Esc: back", "$foreground-muted"),
+        )
+        with Vertical(classes="box card"), VerticalScroll(classes="body"):
+            yield Static(qr_code(self._invite), classes="code", markup=False)
+            yield Static(words, classes="words", markup=False)
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self._invite)
+        self.notify("copied, if the terminal allows it", markup=False)

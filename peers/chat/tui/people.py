@@ -29,6 +29,7 @@ class PeopleList(OptionList):
         super().__init__(id="people", markup=False)
         self._people: list[Person] = []
         self._prompts: Sequence[Content] = ()
+        self._drawn: dict[int, tuple[Person, int, date, Content]] = {}
 
     @property
     def order(self) -> list[int]:
@@ -43,9 +44,9 @@ class PeopleList(OptionList):
         self._draw(kept)
 
     def mark(self, current: int | None) -> None:
-        """Mark whose conversation is shown."""
+        """Mark whose conversation is shown, or with None the first, for Enter to open."""
         order = self.order
-        self.highlighted = order.index(current) if current in order else None
+        self.highlighted = order.index(current) if current in order else (0 if order else None)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
@@ -62,10 +63,18 @@ class PeopleList(OptionList):
     def _draw(self, current: int | None) -> None:
         width = self.scrollable_content_region.width - 2  # the padding of an option
         today = date.today()  # noqa: DTZ011 - local, as the user's calendar
-        prompts = [show.contact_line(person.row, person.unread, person.latest, width, today) for person in self._people]
+        known, self._drawn = self._drawn, {}
+        prompts = []
+        for person in self._people:
+            drawn = known.get(person.row.id)
+            if drawn is None or drawn[0] is not person or drawn[1:3] != (width, today):
+                line = show.contact_line(person.row, person.unread, person.latest, width, today)
+                drawn = (person, width, today, line)
+            self._drawn[person.row.id] = drawn
+            prompts.append(drawn[3])
         if len(prompts) == len(self._prompts):
             for index, (prompt, before) in enumerate(zip(prompts, self._prompts, strict=True)):
-                if not prompt.is_same(before):
+                if prompt is not before:
                     self.replace_option_prompt_at_index(index, prompt)
         else:
             self.clear_options()

@@ -19,7 +19,7 @@ from textual.widgets import Static
 from keys.invite import display_name
 from peers.chat.session import Session
 from peers.chat.text import clean_line
-from peers.chat.tui import overview, pages, show
+from peers.chat.tui import overview, show
 from peers.chat.tui.actions import Actions
 from peers.chat.tui.commands import PeopleProvider
 from peers.chat.tui.composer import Composer
@@ -28,14 +28,11 @@ from peers.chat.tui.dialogs import EXPECTED, reason
 from peers.chat.tui.overview import Overview, Person
 from peers.chat.tui.people import PeopleList
 from peers.chat.tui.status import status_line
+from peers.database import DatabaseError
 from peers.store import feed, messages
 from peers.store.feed import EventRow, Kind
 from peers.store.messages import MessageRow
 
-NARROW: Final = 70
-"""Columns below which contacts and conversation take turns."""
-TALL: Final = 28
-"""Rows from which there is room for an empty one between messages."""
 _CHANGES: Final = (Kind.STATE, Kind.EDITED, Kind.DELETED, Kind.FILE)
 _KEYS: Final = "F1 help · Ctrl+P commands · Ctrl+Q quit"
 
@@ -49,8 +46,6 @@ class ChatScreen(Screen[None]):
         current: whose conversation is shown.
     """
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012 - so it is declared in Textual
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = None
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "help", priority=True),
@@ -97,14 +92,15 @@ class ChatScreen(Screen[None]):
             yield Static(id="status", markup=False)
             yield Static(_KEYS, id="keys", markup=False)
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         self.people_list.show_people(self.people, None)
         self.show_status()
         self.set_interval(20, self._tick)
         if self._first is None:
             self._show_nobody()
         else:
-            await self.go_to(self._first)
+            # The first layout does not know yet how large the terminal is: more would seem to be in view than there is.
+            self.call_after_refresh(self.go_to, self._first)
 
     @property
     def people_list(self) -> PeopleList:
@@ -215,7 +211,10 @@ class ChatScreen(Screen[None]):
         self.query_one("#right").remove_class("-empty")
         self._show_heading()
         self.people_list.mark(contact)
-        await self.conversation.open(contact, message)
+        try:
+            await self.conversation.open(contact, message)
+        except DatabaseError as error:
+            self.report(error)
         (self.composer if message is None else self.conversation).focus()
         self._mark_read()
 
@@ -258,7 +257,7 @@ class ChatScreen(Screen[None]):
     @property
     def _attended(self) -> bool:
         """Whether somebody can be looking at the conversation."""
-        return self.app.app_focus and self.is_current and self.conversation.region.height > 0
+        return self.app.app_focus and self.app.screen is self and self.conversation.region.height > 0
 
     def _mark_read(self) -> None:
         person = self.person
@@ -276,13 +275,16 @@ class ChatScreen(Screen[None]):
         except EXPECTED as error:
             self.report(error)
 
+    def on_conversation_view_failed(self, event: ConversationView.Failed) -> None:
+        self.report(event.error)
+
     def on_conversation_view_moved(self) -> None:
         self._mark_read()
 
     def on_screen_resume(self) -> None:
         self._mark_read()
 
-    def app_has_focus(self) -> None:
+    def attended_again(self) -> None:
         """Take note that somebody looks at the terminal again."""
         self._mark_read()
 
@@ -300,17 +302,15 @@ class ChatScreen(Screen[None]):
                 await self.session.store.write(messages.edit, self.session.now(), editing, event.text)
             else:
                 await self.session.say(contact, event.text)
+                await self.conversation.to_end()
         except EXPECTED as error:
             if self.current == contact:
                 self.composer.write(event.text + self.composer.text)
                 self._edit(editing)
             self.report(error)
 
-    async def on_composer_edit_last(self) -> None:
-        if self.current is not None:
-            row = await self.session.store.read(pages.last_of_ours, self.current)
-            if row is not None:
-                self.edit(row)
+    def on_composer_edit_last(self) -> None:
+        self.actions.run("edit_last")
 
     def edit(self, row: MessageRow) -> None:
         """Have a message of ours edited in the composer."""
@@ -346,8 +346,7 @@ class ChatScreen(Screen[None]):
             self.conversation.focus()
 
     def on_composer_scrolled(self, event: Composer.Scrolled) -> None:
-        view = self.conversation
-        view.scroll_relative(y=event.pages * max(view.size.height - 2, 1), animate=False)
+        self.conversation.scroll_pages(event.pages)
 
     # --- Keys and mouse -----------------------------------------------------------------------------------------------
 

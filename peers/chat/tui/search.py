@@ -14,8 +14,8 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from peers.chat.tui import show
-from peers.chat.tui.dialogs import Dialog
-from peers.database import Database
+from peers.chat.tui.dialogs import Dialog, reason
+from peers.database import Database, DatabaseError
 from peers.store import messages
 from peers.store.messages import MessageRow
 
@@ -83,7 +83,11 @@ class SearchDialog(Dialog[tuple[int, int]]):
     async def _search(self, words: str) -> None:
         await asyncio.sleep(_PAUSE)  # the next key cancels it
         contact = None if self._all else self._contact
-        self.found = await self._store.read(messages.search, words, contact=contact, limit=_LIMIT)
+        try:
+            self.found = await self._store.read(messages.search, words, contact=contact, limit=_LIMIT)
+        except DatabaseError as error:
+            self.query_one(".keys", Static).update(reason(error))
+            return
         self._draw()
 
     def _draw(self) -> None:

@@ -105,7 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
         message = data.draw(st.sampled_from(sorted(self.ours)))
         _, _, ours = self.ours[message]
         messages.mark_sent(self.db, self.tick(), [message])
-        if ours.state is State.QUEUED:
+        if ours.state is State.QUEUED and not ours.deleted:
             ours.state, ours.exposed = State.SENT, True
 
     @rule(data=st.data())
