@@ -133,11 +133,22 @@ def test_the_first_conversation(tmp_path: Path) -> None:
     try:
         bob, alice, invite = User(tmp_path, "default"), User(tmp_path, "default"), ""
         told = [words for words in commands() if words[:1] == ["--profile"]]
-        assert [words[2] for words in told] == ["init", "listen", "init", "add", "send", "verify", "open"]
+        assert [words[2] for words in told] == [
+            "init",
+            "listen",
+            "init",
+            "add",
+            "send",
+            "verify",
+            "open",
+            "export",
+            "import",
+        ]
         card = RelayCard(relay.public, relay.url).text
 
         def real(words: list[str]) -> list[str]:
-            return [card if word == "R0…" else invite if word == "K0…" else word for word in words]
+            stand_in = {"R0…": card, "K0…": invite, "alice.backup": str(tmp_path / "alice.backup")}
+            return [stand_in.get(word, word) for word in words]
 
         bob.does(*real(told[0]))
         invite = bob.does("--profile", "bob", "me", "--json").record["invite"]
@@ -150,5 +161,10 @@ def test_the_first_conversation(tmp_path: Path) -> None:
             assert next(line for line in lines if "new contact" in line).endswith("Alice is a new contact (unverified)")
             assert next(line for line in lines if "Hello" in line).endswith("Alice: Hello, Bob")
             assert "Bob is invited" in alice.does(*real(told[5])).out
+        secret = tmp_path / "passphrase"
+        secret.write_text("correct horse")
+        for words in told[7:]:
+            alice.does(*real(words), BLINDRELAY_PASSPHRASE_FILE=str(secret))
+        assert "Hello, Bob" in alice.does("--profile", "alice2", "history", "bob").out
     finally:
         relay.check()
