@@ -79,7 +79,7 @@ class Carrier:
         self._transfers = Transfers(self._post, files_dir)
         self._outgoing = Outgoing(self._post, self._transfers)
         self._incoming = Incoming(self._post, self._transfers)
-        self._arrived = False
+        self._arrived = asyncio.Event()
         self._noticed: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -125,6 +125,7 @@ class Carrier:
                 helpers = [
                     tasks.create_task(self._send(), name="carrier-send"),
                     tasks.create_task(self._follow(), name="carrier-follow"),
+                    tasks.create_task(self._look_around(), name="carrier-look-around"),
                     tasks.create_task(self._incoming.answer(), name="carrier-answer"),
                     tasks.create_task(self._transfers.run(), name="carrier-files"),
                 ]
@@ -149,8 +150,6 @@ class Carrier:
             if self._client.is_connected:
                 stirred.clear()
                 with suppress(NotConnected):  # Connected stirs it again
-                    if self._arrived:
-                        await self._look_around()
                     next_at = await self._outgoing.run_once()
             else:
                 stirred.clear()
@@ -161,12 +160,18 @@ class Carrier:
     async def _look_around(self) -> None:
         """Write down that there is a connection, once the relay has told who is online: a contact whom the store does
         not call online while it says that there is a connection is known to be offline."""
-        self._arrived = False
-        with suppress(TimeoutError):
-            await self._client.barrier()  # the subscriptions stand before it, and their answers before its own
-        x_pubs = [lane.row.public.x_pub for lane in self._post.lanes.values()]
-        online = tuple(x_pub for x_pub in x_pubs if self._client.is_online(x_pub))
-        await self._store.write(_connected, self._post.now(), online)
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            with suppress(NotConnected):  # there will be another
+                # Twice: the relay gathers presence and tells it after what it answers at once, such as the first one.
+                for _ in range(2):
+                    with suppress(TimeoutError):
+                        await self._client.barrier()
+                if self._client.is_connected:
+                    x_pubs = [lane.row.public.x_pub for lane in self._post.lanes.values()]
+                    online = tuple(x_pub for x_pub in x_pubs if self._client.is_online(x_pub))
+                    await self._store.write(_connected, self._post.now(), online)
 
     async def _follow(self) -> None:
         """Notice what this and other processes write."""
@@ -193,7 +198,7 @@ class Carrier:
                 for lane in post.lanes.values():
                     lane.reset(self._options.resend, post.clock() + self._options.probe)
                 self._transfers.connected()
-                self._arrived = True
+                self._arrived.set()
                 post.stirred.set()
             case Disconnected(_, text, retry_in):
                 self._transfers.connected()

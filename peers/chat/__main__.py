@@ -4,11 +4,14 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from peers.chat.pipes import hold_standard_streams
+
 _EXTRA: Final = frozenset({"typer", "rich", "textual", "platformdirs"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status (:class:`peers.chat.exits.Exit`)."""
+    hold_standard_streams()
     try:
         from peers.chat.cli import run
     except ModuleNotFoundError as error:

@@ -16,7 +16,9 @@ from peers.chat.output import PROGRAM, complain
 _MODULES: Final = (
     "yourself",
     "people",
+    "screen",
     "talk",
+    "files",
     "past",
     "programs",
     "keeping",

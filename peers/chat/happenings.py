@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from peers.chat.text import clean_line
-from peers.chat.views import contact_record, content, indented, label, local, message_record, stamp
-from peers.store import Connection, contacts, feed, messages
+from peers.chat.views import contact_record, content, file_line, indented, label, local, message_record, stamp
+from peers.store import Connection, contacts, feed, files, messages
 from peers.store.contacts import ContactRow
 from peers.store.errors import StoreError
 from peers.store.feed import EventRow, Kind
+from peers.store.file_rows import PROGRESS, FileRow
 from peers.store.messages import MessageRow
 
 _ABOUT_MESSAGES: Final = frozenset({Kind.MESSAGE, Kind.STATE, Kind.EDITED, Kind.DELETED, Kind.FILE})
+
+_FILE_NEWS: Final = frozenset({"offered", "done", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Happening:
     event: EventRow
     contact: ContactRow | None
     message: MessageRow | None
+    file: FileRow | None
 
     @property
     def is_incoming(self) -> bool:
@@ -34,6 +38,8 @@ class Happening:
         match self.event.kind:
             case Kind.MESSAGE | Kind.EDITED | Kind.DELETED:
                 return self.message is not None and not self.message.outgoing
+            case Kind.FILE:
+                return self.file is not None and not self.file.outgoing and self.event.detail in _FILE_NEWS
             case Kind.CONTACT:
                 return self.event.detail == "new" and self.contact is not None
             case Kind.NOTICE:
@@ -49,7 +55,7 @@ class Happening:
         if event.detail:
             record["detail"] = event.detail
         if self.message is not None and self.contact is not None:
-            return {**record, **message_record(self.message, self.contact)}
+            return {**record, **message_record(self.message, self.contact, self.file)}
         if self.contact is not None:
             return {**record, **contact_record(self.contact)}
         return record
@@ -61,7 +67,11 @@ class Happening:
         who = "somebody" if self.contact is None else label(self.contact)
         match event.kind:
             case Kind.MESSAGE if message is not None:
-                return indented(f"{head}  {'me to ' if message.outgoing else ''}{who}: ", content(message))
+                return indented(f"{head}  {'me to ' if message.outgoing else ''}{who}: ", content(message, self.file))
+            case Kind.FILE if message is not None and self.file is not None and event.detail != PROGRESS:
+                return (
+                    f"{head}  {'to ' if self.file.outgoing else ''}{who}, message {message.id}: {file_line(self.file)}"
+                )
             case Kind.EDITED if message is not None:
                 return indented(f"{head}  {who}, message {message.id} is now: ", content(message))
             case Kind.DELETED if message is not None:
@@ -91,10 +101,21 @@ def _happening(db: Connection, event: EventRow, known: dict[int, ContactRow | No
         if event.contact not in known:
             known[event.contact] = _contact(db, event.contact)
         contact = known[event.contact]
-    message = None
+    message = file = None
     if event.message is not None and event.kind in _ABOUT_MESSAGES:
         message = _message(db, event.message)
-    return Happening(event, contact, message)
+        file = None if message is None else file_of(db, message)
+    return Happening(event, contact, message, file)
+
+
+def file_of(db: Connection, message: MessageRow) -> FileRow | None:
+    """Return the file that a message is, if it is one and was not deleted."""
+    if message.kind != "file" or message.deleted_at is not None:
+        return None
+    try:
+        return files.get(db, message.id)
+    except StoreError:
+        return None
 
 
 def _contact(db: Connection, contact: int) -> ContactRow | None:

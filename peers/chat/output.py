@@ -7,13 +7,11 @@ ASCII: escaped, no control character and no bidirectional mark can act on a term
 import json
 import os
 import sys
-import threading
-from asyncio import AbstractEventLoop, Future, get_running_loop
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any, Final
 
+from peers.chat import pipes
 from peers.chat.text import clean_line
 
 PROGRAM: Final = "blindrelay-chat"
@@ -96,20 +94,13 @@ def leave_stdout() -> None:
 
 
 class Lines:
-    """Prints lines for a running event loop, each at once.
-
-    In a thread of its own: whoever reads a pipe may rest for as long as they want (``| less``), and messages are
-    carried all the same. The thread holds no end of the program up, and no lock of a buffer, if it hangs in a write.
-    """
+    """Prints lines for a running event loop, each at once, and however long its reader rests (:mod:`peers.chat.pipes`):
+    messages are carried all the same while somebody looks at ``| less``."""
 
     def __init__(self) -> None:
         sys.stdout.flush()
-        self._lines: SimpleQueue[tuple[bytes, Future[None], AbstractEventLoop]] = SimpleQueue()
-        self._encode: Callable[[str], bytes] = lambda line: f"{line}\n".encode(
-            sys.stdout.encoding or "utf-8", "backslashreplace"
-        )
-        self._descriptor = sys.stdout.fileno()
-        threading.Thread(target=self._run, name="print", daemon=True).start()
+        self._encoding = sys.stdout.encoding or "utf-8"
+        self._pipe = pipes.Output(sys.stdout.fileno())
 
     async def put(self, line: str) -> None:
         """Print a line; returns when the operating system has it.
@@ -117,28 +108,4 @@ class Lines:
         Raises:
             OSError: it cannot be printed; BrokenPipeError if nobody reads any more.
         """
-        loop = get_running_loop()
-        printed: Future[None] = loop.create_future()
-        self._lines.put((self._encode(line), printed, loop))
-        await printed
-
-    def _run(self) -> None:
-        while True:
-            raw, printed, loop = self._lines.get()
-            error: OSError | None = None
-            try:
-                while raw:
-                    raw = raw[os.write(self._descriptor, raw) :]
-            except OSError as failed:
-                error = failed
-            with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
-                loop.call_soon_threadsafe(_settle, printed, error)
-
-
-def _settle(printed: "Future[None]", error: OSError | None) -> None:
-    if printed.done():
-        return
-    if error is None:
-        printed.set_result(None)
-    else:
-        printed.set_exception(error)
+        await self._pipe.write(f"{line}\n".encode(self._encoding, "backslashreplace"))

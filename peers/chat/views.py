@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from peers.chat.text import clean, clean_line
 from peers.store.contacts import ContactRow
+from peers.store.file_rows import FileRow
 from peers.store.messages import MessageRow, State
 
 LABEL_SHOWN: Final = 40
@@ -53,9 +54,21 @@ def contact_record(contact: ContactRow) -> dict[str, Any]:
     }
 
 
-def message_record(message: MessageRow, contact: ContactRow) -> dict[str, Any]:
-    """Return a message for programs."""
+def file_record(file: FileRow) -> dict[str, Any]:
+    """Return what there is to say of a message that is a file."""
     return {
+        "name": file.name,
+        "mime": file.mime,
+        "size": file.size,
+        "moved": file.moved,
+        "state": file.state,
+        "reason": file.why or None,
+    }
+
+
+def message_record(message: MessageRow, contact: ContactRow, file: FileRow | None = None) -> dict[str, Any]:
+    """Return a message for programs; `file` is what it is, if it is one."""
+    record = {
         "id": message.id,
         **whom(contact),
         "direction": "out" if message.outgoing else "in",
@@ -68,16 +81,44 @@ def message_record(message: MessageRow, contact: ContactRow) -> dict[str, Any]:
         "edited_at": stamp(message.edited_at),
         "deleted_at": stamp(message.deleted_at),
     }
+    return record if file is None else {**record, "file": file_record(file)}
 
 
-def content(message: MessageRow) -> str:
+def size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def file_state(file: FileRow) -> str:
+    """Return how far a file is, in a few words."""
+    if file.state == "failed":
+        return f"failed: {file.why}"
+    if file.state == "moving":
+        return f"{100 * file.moved // file.size if file.size else 0} %"
+    if file.state == "offered":
+        return "offered" if file.outgoing else "waits to be accepted"
+    return "arrived" if file.outgoing else "here"
+
+
+def file_line(file: FileRow) -> str:
+    """Return a file in one line: its name, its size and how far it is."""
+    return f"{clean_line(file.name) or '(without a name)'} ({size(file.size)}, {file_state(file)})"
+
+
+def content(message: MessageRow, file: FileRow | None = None) -> str:
     """Return what a message says, cleaned; it may have several lines."""
     if message.deleted_at is not None:
         return "(deleted)"
     if message.kind == "call":
         return "(a call, which nothing here can take)"
-    text = clean(message.text)
-    return f"(file) {clean_line(text)}" if message.kind == "file" else text
+    if message.kind == "file":
+        return f"file {clean_line(message.text) if file is None else file_line(file)}"
+    return clean(message.text)
 
 
 def indented(head: str, text: str) -> str:
@@ -85,12 +126,12 @@ def indented(head: str, text: str) -> str:
     return f"{head}{text}".replace("\n", f"\n{_INDENT}")
 
 
-def message_line(message: MessageRow, contact: ContactRow, *, named: bool = False) -> str:
+def message_line(message: MessageRow, contact: ContactRow, file: FileRow | None = None, *, named: bool = False) -> str:
     """Return a message for people, with its number and how far it came; with `named`, also to whom it went."""
     who = label(contact) if not message.outgoing else f"me to {label(contact)}" if named else "me"
     marks = " (edited)" if message.edited_at is not None and message.deleted_at is None else ""
     ticks = f"  {_TICKS[message.state]}" if message.outgoing else ""
-    return indented(f"{message.id:>5}  {local(message.at)}  {who}: ", f"{content(message)}{marks}{ticks}")
+    return indented(f"{message.id:>5}  {local(message.at)}  {who}: ", f"{content(message, file)}{marks}{ticks}")
 
 
 def preview(message: MessageRow | None, limit: int = 60) -> str:

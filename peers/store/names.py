@@ -73,5 +73,7 @@ def _split(name: str) -> tuple[str, str]:
 def _cut(name: str, mark: str = "") -> str:
     stem, suffix = _split(name)
     room = SIZE_MAX - len((mark + suffix).encode())
+    if len(stem.encode()) <= room:
+        return stem + mark + suffix
     # A character that does not fit whole is left out; what then stands at the end must not be a dot or space.
-    return stem.encode()[:room].decode(errors="ignore").rstrip(". ") + mark + suffix if stem else mark + suffix
+    return stem.encode()[:room].decode(errors="ignore").rstrip(". ") + mark + suffix

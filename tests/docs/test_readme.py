@@ -15,9 +15,12 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from keys.invite import Invite, RelayCard
+from peers.chat import cli  # noqa: F401 - registers the commands
+from peers.chat.commands.frame import app
 from relay.limits import Limits
 from relay.metrics import Exposition
 from relay.reasons import Ending, Refusal
@@ -87,12 +90,25 @@ def test_every_command_is_one_that_is_checked_here(name: str, words: list[str]) 
     elif program == "scripts/test":
         for argument in words[1:]:
             assert argument.startswith("-") or argument == "mask" or (ROOT / argument).exists(), argument
+    elif program == "scripts/chat":
+        check_chat(words)
     elif program == "docker":
         check_docker(words)
     elif program in INSTALL:
         assert words in QUICK_INSTALL
     else:
         pytest.fail(f"{name}: nothing checks {words}")
+
+
+def check_chat(words: list[str]) -> None:
+    """A command of the chat that exists, with flags that it has."""
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, rest = command.commands[rest[0]], rest[1:]
+    assert not hasattr(command, "commands"), words
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= flags, words
 
 
 UNIT = "blindrelay.service"
@@ -379,8 +395,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def modules() -> dict[str, Any]:
     return {
-        f"{package}.{path.stem}": importlib.import_module(f"{package}.{path.stem}")
-        for package in ("keys", "wire", "relay")
+        f"{package}.{path.stem}": importlib.import_module(f"{package.replace('/', '.')}.{path.stem}")
+        for package in ("peers", "peers/store", "peers/carrier", "peers/chat", "keys", "wire", "relay")
         for path in sorted((ROOT / package).glob("*.py"))
         if path.stem not in ("__init__", "__main__")
     }
@@ -399,6 +415,12 @@ def test_walkthrough_lists_every_module() -> None:
     assert sorted(told) == sorted(set(real) - {"keys/errors.py", "wire/errors.py"})
 
 
+def test_walkthrough_lists_every_package_of_peers() -> None:
+    told = [row["package"].strip("`/") for row in markdown.rows(WALKTHROUGH, "package", "what it is for")]
+    packages = [path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "peers").rglob("__init__.py")]
+    assert sorted(told) == sorted(set(packages) - {"peers"})
+
+
 def test_walkthrough_names_what_there_is() -> None:
     places = modules()
     names: dict[str, Any] = {}
@@ -408,7 +430,7 @@ def test_walkthrough_names_what_there_is() -> None:
     for span in set(re.findall(r"`([^`\n]+)`", markdown.without_blocks(WALKTHROUGH))):
         if re.fullmatch(r"[\w/]+\.py", span):
             assert (ROOT / span).is_file(), span
-        elif re.fullmatch(r"(?:keys|wire|relay|tests)(?:/\w+)*/", span):
+        elif re.fullmatch(r"(?:keys|wire|relay|peers|tests)(?:/\w+)*/", span):
             assert (ROOT / span).is_dir(), span
         elif match := re.fullmatch(r"([A-Za-z]\w*)\.(\w+)", span):
             assert match[1] in names, span

@@ -49,7 +49,7 @@ def history(
 
         row = await store.read(contacts.find, peer)
         found = await store.read(messages.history, row.id, before=before, limit=limit)
-        _print(call, [(message, row) for message in found])
+        await _print(call, store, [(message, row) for message in found])
         if mark_read and found:
             tell = call.profile().settings().read_receipts
             first, last = found[0].id, found[-1].id
@@ -78,7 +78,7 @@ def search(
         found = await store.read(messages.search, " ".join(words), contact=contact, limit=limit, before=before)
         rows = {row.id: row for row in await store.read(contacts.everyone)}
         pairs = [(message, rows[message.contact]) for message in found if message.contact in rows]
-        _print(call, pairs, named=True)
+        await _print(call, store, pairs, named=True)
         return Exit.DONE
 
     return call.with_store(work)
@@ -158,8 +158,12 @@ async def _confirm(call: Call, store: "Database", message: int, *, told: bool | 
     call.out.confirm({**message_record(row, contact), "told": bool(told)}, f"{done} {where}")
 
 
-def _print(call: Call, pairs: "Sequence[tuple[MessageRow, ContactRow]]", *, named: bool = False) -> None:
+async def _print(
+    call: Call, store: "Database", pairs: "Sequence[tuple[MessageRow, ContactRow]]", *, named: bool = False
+) -> None:
+    from peers.chat.happenings import file_of
     from peers.chat.views import message_line, message_record
 
-    for message, contact in pairs:
-        call.out.show(message_record(message, contact), message_line(message, contact, named=named))
+    found = await store.read(lambda db: [file_of(db, message) for message, _ in pairs])
+    for (message, contact), file in zip(pairs, found, strict=True):
+        call.out.show(message_record(message, contact, file), message_line(message, contact, file, named=named))

@@ -1,8 +1,9 @@
 """Commands for a conversation: send, listen, wake."""
 
 import asyncio
+import signal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,7 @@ from peers.chat.commands.frame import (
     TALK,
     Call,
     FailedThere,
+    NotInTime,
     PeerArgument,
     TimeoutOption,
     UsageError,
@@ -20,9 +22,10 @@ from peers.chat.commands.typed import TextArgument, typed_text
 from peers.chat.completion import complete_contact
 from peers.chat.exits import Exit
 from peers.chat.output import Lines, as_json
+from peers.chat.signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from peers.chat.commands.waiting import Standing
     from peers.chat.happenings import Happening
@@ -109,7 +112,7 @@ def listen(
         ),
     ] = None,
 ) -> int:
-    """Print what others write, as it comes, and carry your messages meanwhile. Ends by Ctrl-C."""
+    """Print what others write, as it comes, and carry your messages meanwhile. Ctrl-C ends it."""
     if once and count not in (None, 1):
         raise UsageError("--once is --count 1: say one of them")
     wanted = 1 if once else count
@@ -123,11 +126,12 @@ def listen(
         await session.carry()
         try:
             async with asyncio.timeout(timeout):
-                await session.unless_failing(listener.run(after))
+                ended_by = await session.unless_failing(_until_signal(listener.run(after)))
         except TimeoutError:
             if wanted is not None:
-                raise TimeoutError(f"{listener.heard} of {wanted} messages came within {timeout:g} s") from None
-        return Exit.DONE
+                raise NotInTime(f"{listener.heard} of {wanted} messages came within {timeout:g} s") from None
+            return Exit.DONE
+        return Exit.INTERRUPTED if ended_by is signal.SIGINT else Exit.DONE
 
     return call.with_session(work)
 
@@ -157,6 +161,24 @@ def wake(
         return Exit.DONE
 
     return call.with_session(work)
+
+
+async def _until_signal(coroutine: "Coroutine[Any, Any, None]") -> "signal.Signals | None":
+    """Run to the end, or until a signal asks for ours; returns that."""
+    signals = Signals()
+    running = asyncio.create_task(coroutine)
+    told = asyncio.create_task(signals.wait())
+    try:
+        await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            return told.result()
+        running.result()
+        return None
+    finally:
+        running.cancel()
+        told.cancel()
+        await asyncio.gather(running, told, return_exceptions=True)
+        signals.close()
 
 
 def _far_enough(wait: Wait | None) -> "Callable[[Standing], bool]":

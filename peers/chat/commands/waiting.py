@@ -9,8 +9,9 @@ from peers.chat.commands.frame import NotInTime
 from peers.chat.session import Session
 from peers.chat.views import label
 from peers.client.errors import RelayRefused
-from peers.store import Connection, contacts, feed, messages
+from peers.store import Connection, contacts, feed, files, messages
 from peers.store.contacts import ContactRow
+from peers.store.file_rows import FileRow
 from peers.store.messages import MessageRow, State
 
 T = TypeVar("T")
@@ -59,10 +60,44 @@ def standing(message: int) -> Callable[[Connection], Standing]:
     return read
 
 
+@dataclass(frozen=True, slots=True)
+class FileStanding:
+    """How a file stands.
+
+    Attributes:
+        file: the file.
+        message: its message.
+        contact: whose it is, or who is to have it.
+        connected: as in :class:`Standing`.
+    """
+
+    file: FileRow
+    message: MessageRow
+    contact: ContactRow
+    connected: bool
+
+    @property
+    def offline(self) -> bool:
+        """Whether the other side is known to be offline."""
+        return self.connected and not self.contact.online
+
+
+def file_standing(message: int) -> Callable[[Connection], FileStanding]:
+    """Return what reads how the file of a message stands."""
+
+    def read(db: Connection) -> FileStanding:
+        row = messages.get(db, message)
+        connected = feed.connection(db)["state"] == "connected"
+        return FileStanding(files.get(db, message), row, contacts.get(db, row.contact), connected)
+
+    return read
+
+
 async def within(
-    session: Session, seconds: float, read: Callable[[Connection], T], holds: Callable[[T], bool]
+    session: Session, seconds: float | None, read: Callable[[Connection], T], holds: Callable[[T], bool]
 ) -> T | None:
-    """Return what `read` gives of the store once it is as wanted; None if it is not within so many seconds."""
+    """Return what `read` gives of the store once it is as wanted; None if it is not within so many seconds, if
+    these are given."""
     try:
         async with asyncio.timeout(seconds):
             return await session.until_store(read, holds)

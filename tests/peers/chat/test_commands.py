@@ -290,7 +290,15 @@ def test_quiet_prints_what_was_asked_for_only(mine: Here) -> None:
 
 
 def test_wrong_usage(here: Here) -> None:
-    for arguments in ((), ("nonsense",), ("send",), ("init", "--nonsense"), ("send", "bob", "--wait", "soon"), ("-p",)):
+    for arguments in (
+        (),
+        ("nonsense",),
+        ("send",),
+        ("file",),
+        ("init", "--nonsense"),
+        ("send", "bob", "--wait", "soon"),
+        ("-p",),
+    ):
         assert here.error(*arguments)[0] == Exit.USAGE, arguments
     status, out, err = here("history", "--json")
     assert (status, out) == (2, "")
@@ -313,10 +321,11 @@ def test_every_command_has_help_and_the_common_options() -> None:
     listing = runner.invoke(app, ["--help"], env={"NO_COLOR": "1", "COLUMNS": "200"}).output
     names = re.findall(r"^│ ([a-z]+) ", listing, re.MULTILINE)
     assert {"init", "me", "add", "contacts", "send", "listen", "history", "search", "verify", "status"} <= set(names)
-    for name in names:
-        told = runner.invoke(app, [name, "--help"], env={"NO_COLOR": "1", "COLUMNS": "200"})
+    files = ["send", "list", "save", "accept", "refuse", "cancel"]
+    for words in [[name] for name in names if name != "file"] + [["file", name] for name in files]:
+        told = runner.invoke(app, [*words, "--help"], env={"NO_COLOR": "1", "COLUMNS": "200"})
         assert told.exit_code == 0
-        assert all(option in told.output for option in ("--profile", "--json", "--quiet")), name
+        assert all(option in told.output for option in ("--profile", "--json", "--quiet")), words
     sending = runner.invoke(app, ["send", "--help"], env={"NO_COLOR": "1", "COLUMNS": "200"}).output
     assert "stdin" in sending
     assert "Everybody on this machine can see the arguments" in sending

@@ -219,3 +219,47 @@ def test_a_killed_carrier_leaves_no_presence(relay: RelayProcess, user: Callable
     assert alice.does("contacts", "--json").record["online"] is False
     status = alice.does("status", "--json").record
     assert (status["carried"], status["connection"]) == (False, "closed")
+
+
+def test_signals_end_listening_in_peace(relay: RelayProcess, user: Callable[[str], User]) -> None:
+    alice, _ = meet(relay, user)
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)):
+        with alice.starts("listen", "--json", "--all") as ears:
+            ears.until("connection", connection="connected")
+            ears.process.send_signal(number)
+            assert ears.process.wait(WAIT) == status
+            assert ears.errors == ""
+        assert alice.does("status", "--json").record["connection"] == "closed"
+
+
+def test_what_was_ignored_stays_ignored(relay: RelayProcess, user: Callable[[str], User]) -> None:
+    """As nohup(1) and shells that start a command by & want it."""
+    alice, _ = meet(relay, user)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        ears = alice.starts("listen", "--json", "--all")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with ears:
+        ears.until("connection", connection="connected")
+        ears.process.send_signal(signal.SIGHUP)
+        ears.process.send_signal(signal.SIGINT)
+        sent = alice.does("send", "Bob", "still here", "--json").record
+        assert ears.until("message", id=sent["id"])["direction"] == "out"
+        ears.process.send_signal(signal.SIGTERM)
+        assert ears.process.wait(WAIT) == 0
+
+
+def test_closed_streams(relay: RelayProcess, user: Callable[[str], User]) -> None:
+    """What is meant for stdout never gets into a file that took its number."""
+    alice, _ = meet(relay, user)
+    shell = 'exec "$@" >&- 2>&- <&-'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *alice.command("send", "Bob", "into the void", "--wait", "stored")],
+        env=alice.environment(),
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert alice.does("history", "Bob", "--json").record["text"] == "into the void"

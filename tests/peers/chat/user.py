@@ -21,6 +21,7 @@ from keys.invite import RelayCard
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.cutting import CuttingProxy
     from tests.support.relay_process import RelayProcess
 
 ROOT: Final = Path(__file__).resolve().parents[3]
@@ -115,7 +116,7 @@ class User:
         """Start a command that goes on until it is told to end."""
         return Running(self, arguments)
 
-    def joins(self, relay: RelayProcess, nickname: str | None = None) -> str:
+    def joins(self, relay: RelayProcess | CuttingProxy, nickname: str | None = None) -> str:
         """Make the profile; returns the invite."""
         card = RelayCard(relay.public, relay.url).text
         invite: str = self.does("init", "--relay", card, "--name", nickname or self.name, "--json").record["invite"]

@@ -57,6 +57,7 @@ def test_safe_names(given_name: str, name: str) -> None:
 @example("x" * 400 + ".jpeg")
 @example("é" * 300)
 @example("con" + " " * 300 + "x")
+@example("0 .TAR..0")
 @example("a" * 251 + "." + "b" * 40)
 def test_any_name_becomes_one_that_can_be_used(name: str) -> None:
     safe = safe_name(name)

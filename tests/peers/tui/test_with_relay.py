@@ -104,23 +104,11 @@ def test_without_a_terminal_it_says_so(tmp_path: Path, capsys: pytest.CaptureFix
 
 # --- A real terminal --------------------------------------------------------------------------------------------------
 
-_PROGRAM: Final = """
-import asyncio, sys
-from peers.chat.session import Session
-from peers.chat.tui import run
-
-async def main():
-    async with Session.open("test") as session:
-        return await run(session, "Bob")
-
-sys.exit(asyncio.run(main()))
-"""
-
 
 class Terminal:
     """The program in a terminal of 80×24."""
 
-    def __init__(self, home: Path, **environ: str) -> None:
+    def __init__(self, home: Path, *arguments: str, **environ: str) -> None:
         self._primary, secondary = pty.openpty()
         fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self._before = termios.tcgetattr(secondary)
@@ -133,7 +121,7 @@ class Terminal:
             "LINES": "24",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
+            [sys.executable, "-m", "peers.chat", "--profile", "test", "open", *arguments],
             stdin=secondary,
             stdout=secondary,
             stderr=secondary,
@@ -193,7 +181,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_ctrl_q_gives_the_terminal_back(home: Path) -> None:
-    terminal = Terminal(home)
+    terminal = Terminal(home, "Bob")
     try:
         terminal.until(b"good evening")
         terminal.types(b"\x11")
@@ -204,9 +192,34 @@ def test_ctrl_q_gives_the_terminal_back(home: Path) -> None:
         terminal.close()
 
 
+def test_somebody_who_is_not_there_is_named_before_the_screen_comes_up(home: Path) -> None:
+    terminal = Terminal(home, "Carol")
+    try:
+        terminal.until(b"there is no contact of that name")
+        assert terminal.process.wait(WAIT) == Exit.NOT_FOUND
+        assert b"\x1b[?1049h" not in terminal.output
+    finally:
+        terminal.close()
+
+
+def test_what_is_not_for_a_screen_is_refused(home: Path) -> None:
+    for arguments, wrong in ((["open"], "needs a terminal"), (["open", "--json"], "listen --json")):
+        done = subprocess.run(
+            [sys.executable, "-m", "peers.chat", "--profile", "test", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "BLINDRELAY_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == Exit.USAGE
+        assert wrong in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_the_terminal_back(home: Path, number: signal.Signals) -> None:
-    terminal = Terminal(home)
+    terminal = Terminal(home, "Bob")
     try:
         terminal.until(b"good evening")
         terminal.process.send_signal(number)
@@ -216,7 +229,7 @@ def test_a_signal_gives_the_terminal_back(home: Path, number: signal.Signals) ->
 
 
 def test_without_colour_there_is_none(home: Path) -> None:
-    terminal = Terminal(home, NO_COLOR="1", COLORTERM="truecolor")
+    terminal = Terminal(home, "Bob", NO_COLOR="1", COLORTERM="truecolor")
     try:
         terminal.until(b"good evening")
         terminal.types(b"\x11")
