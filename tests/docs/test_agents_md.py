@@ -66,7 +66,7 @@ class Reader:
         program.chmod(0o755)
         self.environment = {
             **self.user.environment(
-                RELAY_CARD=RelayCard(relay.public, relay.url).text, ALICE_INVITE=self.alice.keys.invite.text
+                THE_CARD=RelayCard(relay.public, relay.url).text, ALICE_INVITE=self.alice.keys.invite.text
             ),
             "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONPATH": str(markdown.ROOT),

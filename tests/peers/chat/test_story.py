@@ -82,7 +82,7 @@ async def test_loss_of_network_relay_and_both_programs(tmp_path: Path, user: Cal
                 assert done.status == 0
                 await hears(ears, {"before he is back", "last"})
                 await asyncio.to_thread(bob.does, "send", "alice", "I have it all")
-            await asyncio.to_thread(alice.does, "listen", "--since", "0", "--count", "1", "--timeout", "60")
+                await asyncio.to_thread(alice.does, "listen", "--since", "0", "--count", "1", "--timeout", "45")
 
         expected = {
             "one",
