@@ -53,7 +53,8 @@ class Service:
         self._writes = asyncio.Semaphore(_WRITES)
         self._writing: dict[bytes, asyncio.Future[None]] = {}
         self._notes: set[asyncio.Future[object]] = set()
-        self._said = float("-inf")
+        self._said: dict[str, float] = {}
+        self._unreadable = 0
         self.connected = False
         """Whether there is a session with the relay."""
 
@@ -87,15 +88,18 @@ class Service:
             self._say_trouble(error)
 
     def _say_trouble(self, error: BaseException) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._said < _SAY_AGAIN:
-            return
-        self._said = now
         if isinstance(error, DatabaseError):
             # Its text names the file and what to do, and nothing of its content.
-            structlog.get_logger().error("registry_trouble", reason=str(error))
+            self._say("registry_trouble", reason=str(error))
         else:
-            structlog.get_logger().error("internal_error", error=type(error).__name__, where=where(error))
+            self._say("internal_error", error=type(error).__name__, where=where(error))
+
+    def _say(self, event: str, **fields: object) -> None:
+        """Log an error, once a minute at most: some come with every wake, or as often as somebody likes."""
+        now = asyncio.get_running_loop().time()
+        if now - self._said.get(event, float("-inf")) >= _SAY_AGAIN:
+            self._said[event] = now
+            structlog.get_logger().error(event, **fields)
 
     # --- Events ------------------------------------------------------------------------------------------------------
 
@@ -194,15 +198,7 @@ class Service:
         added = await self._registry.add(client_id, kind, token)
         self._metrics.registered(added.value)
         if added is Added.FULL:
-            self._say_full()
-
-    def _say_full(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._said >= _SAY_AGAIN:
-            self._said = now
-            structlog.get_logger().error(
-                "registry_full", advice="raise --limits.registrations, or find out who registers so many"
-            )
+            self._say("registry_full", advice="raise --limits.registrations, or find out who registers so many")
 
     async def _removed(self, client_id: bytes, kind: int | None) -> None:
         for token_hash in await self._registry.remove(client_id, kind):
@@ -225,6 +221,9 @@ class Service:
         targets = list(dict.fromkeys(target for target, _ in batch))
         await self._settled(targets)
         found = await self._find(targets)
+        if self._registry.unreadable > self._unreadable:
+            self._unreadable = self._registry.unreadable
+            self._say("registry_unreadable", rows=self._unreadable, advice="restore a backup, or let clients register")
         for target, kind in batch:
             if found is None:
                 self._metrics.woken(kind, "failed")

@@ -59,7 +59,7 @@ def events() -> set[str]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in ("debug", "info", "warning", "error", "critical")
+                and node.func.attr in ("debug", "info", "warning", "error", "critical", "_say")
                 and node.args
                 and isinstance(node.args[0], ast.Constant)
             ):

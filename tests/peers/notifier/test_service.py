@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -347,6 +349,22 @@ async def test_wakes_are_looked_up_again_where_the_registry_cannot_be_read(tmp_p
         rig.feed.put(PushRegistered(ALICE, 1, b"phone"), WakeRequested(ALICE, 0))
         await asyncio.wait_for(rig.fcm.has_taken(1), WAIT)
         assert registry.asked == 2
+
+
+@run_async
+async def test_rows_that_somebody_changed_are_told_and_passed_over(tmp_path: Path) -> None:
+    async with await opened(tmp_path) as registry, Rig(registry) as rig:
+        await registry.add(ALICE, 1, b"phone")
+        await registry.add(BOB, 1, b"bob's")
+        with closing(sqlite3.connect(tmp_path / "notifier.db", isolation_level=None)) as other:
+            other.execute(
+                "UPDATE tokens SET sealed_token = (SELECT sealed_token FROM tokens WHERE row = 2) WHERE row = 1"
+            )
+        rig.feed.put(WakeRequested(ALICE, 1), WakeRequested(BOB, 1), WakeRequested(ALICE, 1))
+        with structlog.testing.capture_logs() as logs:
+            await rig.end()
+        assert rig.fcm.tokens == [b"bob's"]
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == ["registry_unreadable"]
 
 
 @run_async
