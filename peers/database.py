@@ -168,10 +168,6 @@ class Database:
             raise _mapped(self.path, error) from error
         return int(version)
 
-    def copy_to(self, path: Path) -> None:
-        """Write a whole copy of what is committed to `path`; blocks. See :func:`copy_database`."""
-        copy_database(self.path, path)
-
     async def close(self) -> None:
         """Finish the writes that wait, and close the file."""
         if self._closed:

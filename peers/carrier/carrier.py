@@ -111,14 +111,6 @@ class Carrier:
         """
         await asyncio.shield(self._task)
 
-    async def connected(self) -> None:
-        """Wait until there is a session at the relay.
-
-        Raises:
-            RelayRefused: there will be none.
-        """
-        await self._client.connected()
-
     async def _run(self) -> None:
         try:
             async with self._client, asyncio.TaskGroup() as tasks:
@@ -288,16 +280,18 @@ class Carrier:
         return True
 
     async def _reload(self, contact: int) -> None:
-        lane = self._post.lanes.get(contact)
         try:
             row = await self._store.read(contacts.get, contact)
         except NoSuchContact:
+            lane = self._post.lanes.get(contact)
             if lane is not None:
                 del self._post.lanes[contact]
                 del self._post.by_peer_id[lane.row.public.id]
                 await self._transfers.contact_removed(contact)
                 await self._client.unwatch([lane.row.public.x_pub])
             return
+        # Looked up only now: an introduction is reloaded at once and by way of the feed, and has one lane all the same.
+        lane = self._post.lanes.get(contact)
         if lane is None:
             if self._add(row):
                 await self._watch([row])

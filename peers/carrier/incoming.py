@@ -1,6 +1,8 @@
 """The way in: packets opened, kept, and only then acknowledged."""
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from keys.errors import OpenError
@@ -10,6 +12,7 @@ from peers.carrier.post import Post
 from peers.carrier.transfers import Transfers
 from peers.client import NotConnected, PeerPacket
 from peers.store import Connection, contacts, file_steps, messages
+from peers.store.errors import NoSuchContact
 from wire.commands import Body
 from wire.errors import WireError
 from wire.inner import parse_inner
@@ -58,8 +61,11 @@ class Incoming:
         extended = inner.command >= _OURS_FROM or (isinstance(body, FileOffer) and body.pull is not None)
         if not lane.row.knows_us or (extended and not lane.row.extended):
             await self._post.store.write(contacts.met, lane.row.id, extended=extended)
-            lane.row = await self._post.store.read(contacts.get, lane.row.id)
-        await self._act(lane, event.packet[:NONCE_SIZE], body)
+            # Not read again: while that takes, the row may be replaced by one that says more, such as that they are
+            # blocked.
+            lane.row = replace(lane.row, knows_us=True, extended=lane.row.extended or extended)
+        with suppress(NoSuchContact):  # removed by another process, of which the feed will tell us
+            await self._act(lane, event.packet[:NONCE_SIZE], body)
 
     async def answer(self) -> None:
         """Acknowledge what was committed, for ever; raises what the store raises."""
@@ -70,6 +76,8 @@ class Incoming:
                     await self._post.send(lane, answer)
             except NotConnected:
                 pass  # they send it again, and it is acknowledged then
+            except NoSuchContact:
+                pass  # removed meanwhile: nobody is answered
             finally:
                 self._answers.task_done()
 

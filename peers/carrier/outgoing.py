@@ -107,7 +107,13 @@ class Outgoing:
                 await self._send_change(lane, change)
         if told:
             # No peer answers a READ_ACK. It counts as told when the relay has read it and refused nothing for a while.
-            await post.relay.barrier()
+            try:
+                await post.relay.barrier()
+            except TimeoutError:  # it is slow, or our disk is, so that its answer waits to be read: asked again later
+                for change in told:
+                    if change.message.id in lane.changes:
+                        lane.changes[change.message.id] = (change.revision, post.clock() + _REFUSAL)
+                return
             # What was refused meanwhile is not among the changes any more.
             told = [change for change in told if lane.changes.pop(change.message.id, None)]
             await post.store.write(messages.changes_settled, [(c.message.id, c.revision) for c in told])

@@ -15,7 +15,6 @@ from typing import Final, Self
 from py_vapid import Vapid02, VapidException
 
 SECRET_SIZE: Final = 32
-PUBLIC_SIZE: Final = 65
 _LIFE: Final = 12 * 3600
 """Seconds for which a token is valid. RFC 8292 §2 allows 24 hours; clocks differ."""
 _RENEW: Final = _LIFE // 2

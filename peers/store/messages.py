@@ -309,9 +309,14 @@ def changes_settled(db: sqlite3.Connection, changes: Iterable[tuple[int, int]]) 
 def receive(
     db: sqlite3.Connection, now: int, contact: int, uuid: bytes, text: str, kind: MessageKind = "text"
 ) -> MessageRow | None:
-    """Keep a message of theirs; None if it was here before, also if it was deleted since."""
+    """Keep a message of theirs; None if it was here before, also if it was deleted since.
+
+    Raises:
+        NoSuchContact: the contact is gone.
+    """
     if db.execute("SELECT 1 FROM messages WHERE contact = ? AND outgoing = 0 AND uuid = ?", (contact, uuid)).fetchone():
         return None
+    contacts.check(db, contact)
     return _insert(db, now, contact, uuid, text, kind, outgoing=False, state=State.DELIVERED)
 
 
@@ -359,7 +364,11 @@ def first_time(db: sqlite3.Connection, contact: int, nonce: bytes) -> bool:
     """Remember the nonce of a packet; False if it was remembered before, so that what it asks for was done.
 
     A relay can hand an old packet over again, and it opens as well as it did the first time.
+
+    Raises:
+        NoSuchContact: the contact is gone.
     """
+    contacts.check(db, contact)
     return bool(db.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (contact, nonce)).rowcount)
 
 
