@@ -11,10 +11,10 @@ import asyncio
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from keys.files import ClientKeys
-from keys.invite import RelayCard, display_name
+from keys.invite import RelayCard
 from peers.carrier.incoming import Incoming
 from peers.carrier.lane import ChangeTag, Lane, MessageTag
 from peers.carrier.options import CarrierOptions
@@ -45,6 +45,8 @@ from peers.store.file_rows import PROGRESS
 
 _LEAVE = 2.0
 """Seconds that acknowledgements may take at the end."""
+_NOTICED: Final = 64
+"""Notices that are remembered, so that each is told once: a relay says its own at every reconnect."""
 
 
 class Carrier:
@@ -205,7 +207,7 @@ class Carrier:
             case Introduction():
                 await self._introduced(event)
             case Notice(text):
-                await self._store.write(feed.add, now, Kind.NOTICE, detail=f"the relay says: {display_name(text)}")
+                await self._notice(f"the relay says: {' '.join(text.split())}")
             case _:
                 pass
 
@@ -254,11 +256,9 @@ class Carrier:
             )
         except KeysDiffer as error:
             text = f"somebody introduced themselves with other keys: refused. {error}"
-            await self._store.write(feed.add, now, Kind.NOTICE, detail=text)
+            await self._notice(text)
         except TooManyStrangers:
-            await self._store.write(
-                feed.add, now, Kind.NOTICE, detail="an introduction was refused: there are too many"
-            )
+            await self._notice("an introduction was refused: there are too many")
         else:
             # At once, and not by way of the feed: what they say may be the next packet.
             await self._reload(row.id)
@@ -266,6 +266,8 @@ class Carrier:
     async def _notice(self, text: str) -> None:
         """Tell the user, once: whoever causes it can do so again and again."""
         if text not in self._noticed:
+            if len(self._noticed) >= _NOTICED:
+                self._noticed.clear()
             self._noticed.add(text)
             await self._store.write(feed.add, self._post.now(), Kind.NOTICE, detail=text)
 

@@ -6,39 +6,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peers.carrier import outgoing
+from peers.carrier import CarrierOptions, outgoing
 from peers.carrier.carrier import Carrier
-from peers.client import RelayClient
-from peers.store import contacts, messages
+from peers.client import ClientOptions, RelayClient
+from peers.store import contacts, feed, messages
+from peers.store.feed import Kind
 from peers.store.messages import State
 from tests.peers.carrier.conversation import Person
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.support.clients import run_async
+from tests.support.cutting import CuttingProxy
 from tests.support.relay_process import RelayProcess
 from wire.peer_commands import Call, Delete, DeliveryAck, Edit, FileOffer, PeerCommand, Pull, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from wire.commands import Body
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
 
 
 _ID = bytes(range(16))
@@ -114,3 +98,22 @@ async def test_read_marks_wait_for_a_relay_that_does_not_answer_in_time(
         await alice.until(messages.changes_to_send, lambda rows: not rows, to_bob.id, 10)
         assert asked > 2
         await alice.until_delivered(await alice.says(to_bob, "I have."))
+
+
+@run_async
+async def test_a_notice_is_told_once_however_often_the_relay_says_it(
+    tmp_path: Path, alice: Person, bob: Person
+) -> None:
+    to_bob = await alice.adds(bob)
+    notice = "Down on Sunday. Back on Monday \u241f or Tuesday."
+    running = RelayProcess(tmp_path, variables={"RELAY_NOTICE": notice})
+    fast = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2))
+    async with CuttingProxy(running.port, running.public) as network, alice.at(network, fast), bob.at(running):
+        await alice.until_delivered(await alice.says(to_bob, "before"))
+        network.cut()
+        await alice.until(feed.read, lambda events: sum('"connected"' in each.detail for each in events) == 2, 0)
+        # The notice comes before anything that can be acknowledged.
+        await alice.until_delivered(await alice.says(to_bob, "after"))
+    told = [event.detail for event in await alice.store.read(feed.read, 0) if event.kind is Kind.NOTICE]
+    assert told == ["the relay says: Down on Sunday. Back on Monday \u241f or Tuesday."]
+    running.check()
