@@ -45,6 +45,10 @@ class DatabaseError(Exception):
     """The database cannot be used; the text names the file and what to do, and nothing of its content."""
 
 
+class DatabaseFull(DatabaseError):
+    """There is no room on the disk; nothing of the write was kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What a database holds, version by version.
@@ -167,6 +171,24 @@ class Database:
         except sqlite3.Error as error:
             raise _mapped(self.path, error) from error
         return int(version)
+
+    async def empty_log(self) -> bool:
+        """Move what the write-ahead log holds into the database, and cut the log to nothing; tell whether that went.
+
+        SQLite overwrites the log only as it goes on: until then it keeps what was written lately, deleted or not.
+        """
+        if self._closed:
+            raise DatabaseError(f"{self.path} is closed")
+
+        def run() -> bool:
+            with closing(_connect(self.path)) as connection:
+                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        except sqlite3.Error as error:
+            raise _mapped(self.path, error) from error
 
     def copy_to(self, path: Path) -> None:
         """Write a whole copy of what is committed to `path`; blocks. See :func:`copy_database`."""
@@ -407,6 +429,7 @@ def _mapped(path: Path, error: Exception) -> DatabaseError:
     if isinstance(error, OSError):
         return DatabaseError(f"cannot open {path}: {error.strerror or type(error).__name__}")
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    kind = DatabaseFull if name == "SQLITE_FULL" else DatabaseError
     known = {
         "SQLITE_FULL": "the disk is full: make room and try again",
         "SQLITE_NOTADB": "it is no SQLite database",
@@ -415,4 +438,4 @@ def _mapped(path: Path, error: Exception) -> DatabaseError:
         "SQLITE_CANTOPEN": "it cannot be opened: look at its permissions",
         "SQLITE_READONLY": "it cannot be written: look at its permissions",
     }
-    return DatabaseError(f"{path}: {known.get(name, name)}")
+    return kind(f"{path}: {known.get(name, name)}")
