@@ -172,21 +172,17 @@ class Database:
             raise _mapped(self.path, error) from error
         return int(version)
 
-    async def empty_log(self) -> bool:
-        """Move what the write-ahead log holds into the database, and cut the log to nothing; tell whether that went.
+    async def checkpoint(self, *, cut: bool = False) -> bool:
+        """Move what the write-ahead log holds into the database; tell whether that was all of it.
 
-        SQLite overwrites the log only as it goes on: until then it keeps what was written lately, deleted or not.
+        It is done beside the writer, which goes on meanwhile. With `cut` it waits for a moment without writers and
+        readers and cuts the log to nothing: SQLite overwrites it only as it goes on, and until then it keeps what was
+        written lately, deleted or not.
         """
         if self._closed:
             raise DatabaseError(f"{self.path} is closed")
-
-        def run() -> bool:
-            with closing(_connect(self.path)) as connection:
-                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return not busy
-
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, cut)
         except sqlite3.Error as error:
             raise _mapped(self.path, error) from error
 
@@ -318,6 +314,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     # What a peer was told that we have must survive a loss of power, so every commit is synced (NORMAL would not).
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _checkpoint(path: Path, cut: bool) -> bool:
+    with closing(_connect(path)) as connection:
+        mode = "TRUNCATE" if cut else "PASSIVE"
+        busy, log, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not busy and log == moved
 
 
 def _make(path: Path) -> None:

@@ -14,8 +14,10 @@ from wire.mailbox_codes import ItemKind, Reason
 
 NUMBER_MAX: Final = 2**63 - 1
 """The largest number that SQLite can hold; there are no items with larger ones."""
-_BATCH: Final = 0.008
+_BATCH: Final = 0.004
 """Seconds after which a batch of erasures begins nothing new."""
+_BATCH_ROWS: Final = 64
+"""Most rows that a batch erases: each may lie in pages of its own, all of which the commit has to write."""
 _CHUNK: Final = 16
 
 
@@ -103,10 +105,12 @@ def _fits_without_aside(found: _Recipient, size: int, limits: Limits) -> bool:
 
 
 def _same(db: sqlite3.Connection, no: int, drop_digest: bytes, content: bytes) -> tuple[int, bool] | None:
-    row = db.execute(
-        "SELECT expires, content = ? FROM items WHERE recipient = ? AND drop_digest = ?", (content, no, drop_digest)
-    ).fetchone()
-    return None if row is None else (row[0], bool(row[1]))
+    # The content is looked at only where the digest fits, which is next to never.
+    row = db.execute("SELECT id FROM items WHERE recipient = ? AND drop_digest = ?", (no, drop_digest)).fetchone()
+    if row is None:
+        return None
+    row = db.execute("SELECT expires, content = ? FROM items WHERE id = ?", (content, row[0])).fetchone()
+    return row[0], bool(row[1])
 
 
 def _mark(
@@ -281,7 +285,7 @@ def expire(db: sqlite3.Connection, now: int, limits: Limits, seconds: Callable[[
     """Erase what has ended, until some milliseconds have passed; return how many."""
     end = seconds() + _BATCH
     done = 0
-    while done == 0 or seconds() < end:
+    while done == 0 or (done < _BATCH_ROWS and seconds() < end):
         gone = db.execute(
             "DELETE FROM items WHERE id IN (SELECT id FROM items WHERE expires <= ? ORDER BY expires LIMIT ?)"
             " RETURNING recipient, length(content), restorable IS NOT NULL",
@@ -357,9 +361,11 @@ def save_time(db: sqlite3.Connection, now: int) -> None:
     db.execute("UPDATE mailbox SET clock = max(coalesce(clock, 0), ?)", (now,))
 
 
-def prepare(db: sqlite3.Connection, cache: int) -> None:
-    """Set up the writer: deleted content is overwritten with zeros, and `cache` bytes of pages stay in memory."""
+def prepare(db: sqlite3.Connection, cache: int, log: int) -> None:
+    """Set up the writer: deleted content is overwritten with zeros, `cache` bytes of pages stay in memory, and the log
+    may grow to `log` bytes before it is the writer that has to empty it."""
     db.execute("PRAGMA secure_delete = ON")
     db.execute(f"PRAGMA cache_size = -{cache // 1024:d}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {log // 4096:d}")
     if db.execute("PRAGMA secure_delete").fetchone()[0] != 1:
         raise sqlite3.NotSupportedError("this SQLite cannot overwrite what it deletes")

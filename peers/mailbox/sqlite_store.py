@@ -5,8 +5,10 @@ those that wait together share one commit (:mod:`peers.database`). Leases are ke
 only (:mod:`peers.mailbox.leases`).
 """
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -24,6 +26,10 @@ T = TypeVar("T")
 
 _CACHE: Final = 64 << 20
 """Bytes of pages in memory: the indexes of a million items, so that a deposit reads nothing from the disk."""
+_LOG: Final = 64 << 20
+"""Bytes to which the log may grow before the writer itself empties it, and everybody waits."""
+_CHECKPOINT: Final = 0.5
+"""Seconds for which the log is let grow."""
 _ACK_CHUNK: Final = 128
 """Numbers of one ACK that are deleted in one go: some milliseconds in which nobody else is served."""
 _MARKERS: Final = 10_000
@@ -44,6 +50,8 @@ class SqliteStore:
         self._free = free
         self._leases = Leases()
         self._unmarked: dict[bytes, int] = {}
+        self._used = asyncio.Event()
+        self._checkpoints = asyncio.create_task(self._checkpoint())
 
     @classmethod
     async def open(cls, path: Path, limits: Limits, free: Callable[[], int] | None = None) -> Self:
@@ -66,7 +74,7 @@ class SqliteStore:
             raise StoreError(str(error)) from error
         store = cls(database, lock, limits, free or (lambda: _free(path.parent)))
         try:
-            await store._run(database.write(rows.prepare, _CACHE))
+            await store._run(database.write(rows.prepare, _CACHE, _LOG))
         except BaseException:
             await store.close()
             raise
@@ -130,7 +138,7 @@ class SqliteStore:
 
     async def tidy(self, tick: float) -> None:
         await self._run(self._database.write(lambda _: self._leases.sweep(tick)))
-        await self._run(self._database.empty_log())
+        await self._run(self._database.checkpoint(cut=True))
 
     async def saved_time(self) -> int | None:
         return await self._run(self._database.write(rows.saved_time))
@@ -139,12 +147,29 @@ class SqliteStore:
         await self._run(self._database.write(rows.save_time, now))
 
     async def close(self) -> None:
+        self._checkpoints.cancel()
+        await asyncio.wait([self._checkpoints])
         try:
             await self._database.close()
         finally:
             self._lock.release()
 
+    async def _checkpoint(self) -> None:
+        """Move the log into the database beside the writer, twice a second while there is something to move.
+
+        Left to SQLite, the writer would do it within a commit, whenever the log has four megabytes: with a million
+        items that is a thousand pages in as many places, and everybody waits.
+        """
+        while True:
+            await self._used.wait()
+            await asyncio.sleep(_CHECKPOINT)
+            self._used.clear()
+            # What fails here fails again where somebody is told: in the next commit that needs the room.
+            with suppress(DatabaseError):
+                await self._database.checkpoint()
+
     async def _run(self, call: Awaitable[T]) -> T:
+        self._used.set()
         try:
             return await call
         except DatabaseFull as error:
