@@ -38,6 +38,7 @@ _NONCES: Final = 1024
 class _Delivered:
     number: int
     tick: float
+    end: float
     nonce: bytes | None = None
 
 
@@ -113,7 +114,7 @@ class AppSession:
         if not handed.items:
             return Word(MailboxCommand.EMPTY)
         (item,) = handed.items
-        self._open = _Delivered(item.number, at.tick)
+        self._open = _Delivered(item.number, at.tick, at.tick + limits.lease)
         mailbox.tallies.handed += 1
         return Delivery(item.content)
 
@@ -145,7 +146,7 @@ class AppSession:
     async def _release(self) -> None:
         delivered, self._open = self._open, None
         if delivered is not None:
-            await self._mailbox.store.release(self._x_pub, delivered.number)
+            await self._mailbox.store.release(self._x_pub, delivered.number, delivered.end)
 
     def _first_time(self, nonce: bytes) -> bool:
         if nonce in self._nonces:

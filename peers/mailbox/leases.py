@@ -6,15 +6,15 @@ out writes nothing, and the disk does not tell who came when.
 
 
 class Leases:
-    """Numbers of items that are handed out, by recipient, each with the time at which its lease ends.
+    """Numbers of items that are handed out, by the store's number of the recipient, each with when that ends.
 
-    It is as large as what recipients hold unacknowledged, which is bounded for each.
+    Whoever deletes an item ends its lease. Their number is bounded for each recipient.
     """
 
     def __init__(self) -> None:
-        self._out: dict[bytes, dict[int, float]] = {}
+        self._out: dict[int, dict[int, float]] = {}
 
-    def out(self, recipient: bytes, tick: float) -> dict[int, float]:
+    def out(self, recipient: int, tick: float) -> dict[int, float]:
         """Return what is handed out to a recipient now, with the ends; not to be changed."""
         leased = self._out.get(recipient)
         if leased is None:
@@ -25,14 +25,17 @@ class Leases:
             del self._out[recipient]
         return leased
 
-    def take(self, recipient: bytes, number: int, end: float) -> None:
+    def take(self, recipient: int, number: int, end: float) -> None:
         """Hand an item out until `end`."""
         self._out.setdefault(recipient, {})[number] = end
 
-    def end(self, recipient: bytes, number: int) -> None:
-        """End a lease, if there is one."""
+    def end(self, recipient: int, number: int, when: float | None = None) -> None:
+        """End a lease, if there is one; with `when`, only if it is the one that would end then."""
         leased = self._out.get(recipient)
-        if leased is not None and leased.pop(number, None) is not None and not leased:
+        if leased is None or number not in leased or when not in (None, leased[number]):
+            return
+        del leased[number]
+        if not leased:
             del self._out[recipient]
 
     def sweep(self, tick: float) -> None:

@@ -161,7 +161,7 @@ def lease(
     found = _find(db, x_pub)
     if found is None:
         return Handed((), 0, Marker())
-    out = leases.out(x_pub, tick)
+    out = leases.out(found.no, tick)
     limit = min(limit, limits.leased - len(out))
     chosen: list[HeldItem] = []
     if limit > 0:
@@ -184,7 +184,7 @@ def lease(
                     break
     left = found.items - found.aside - len(out) - len(chosen)
     for item in chosen:
-        leases.take(x_pub, item.number, tick + limits.lease)
+        leases.take(found.no, item.number, tick + limits.lease)
     return Handed(tuple(chosen), max(0, left), found.marker)
 
 
@@ -202,7 +202,7 @@ def acknowledge(db: sqlite3.Connection, leases: Leases, x_pub: bytes, numbers: I
             " RETURNING recipient, length(content), restorable IS NOT NULL",
             (found.no, number),
         ).fetchall()
-        leases.end(x_pub, number)
+        leases.end(found.no, number)
     if refusals and found.refused:
         left = max(0, found.refused - refusals)
         db.execute(
@@ -229,7 +229,7 @@ def set_aside(db: sqlite3.Connection, leases: Leases, x_pub: bytes, number: int,
     if row is None or found is None:
         return False
     db.execute("UPDATE recipients SET aside = aside + 1, aside_size = aside_size + ? WHERE no = ?", (row[0], found.no))
-    leases.end(x_pub, number)
+    leases.end(found.no, number)
     return True
 
 
@@ -261,7 +261,7 @@ def drop(db: sqlite3.Connection, leases: Leases, x_pub: bytes, drop_digest: byte
         (found.no, drop_digest),
     ).fetchall()
     for row in gone:
-        leases.end(x_pub, row[3])
+        leases.end(found.no, row[3])
     _count_off(db, [tuple(row)[:3] for row in gone])
     return bool(gone)
 
@@ -272,7 +272,7 @@ def counts(db: sqlite3.Connection, leases: Leases, x_pub: bytes, tick: float) ->
     if found is None:
         return Held()
     items = found.items - found.aside
-    leased = min(items, len(leases.out(x_pub, tick)))
+    leased = min(items, len(leases.out(found.no, tick)))
     return Held(items, found.size - found.aside_size, leased, found.aside, found.marker)
 
 
@@ -281,17 +281,28 @@ def totals(db: sqlite3.Connection) -> Totals:
     return Totals(*db.execute("SELECT items, size FROM mailbox").fetchone())
 
 
-def expire(db: sqlite3.Connection, now: int, limits: Limits, seconds: Callable[[], float] = time.perf_counter) -> int:
+def release(db: sqlite3.Connection, leases: Leases, x_pub: bytes, number: int, end: float) -> None:
+    """End a lease that would end then."""
+    found = _find(db, x_pub)
+    if found is not None:
+        leases.end(found.no, number, end)
+
+
+def expire(
+    db: sqlite3.Connection, leases: Leases, now: int, limits: Limits, seconds: Callable[[], float] = time.perf_counter
+) -> int:
     """Erase what has ended, until some milliseconds have passed; return how many."""
     end = seconds() + _BATCH
     done = 0
     while done == 0 or (done < _BATCH_ROWS and seconds() < end):
         gone = db.execute(
             "DELETE FROM items WHERE id IN (SELECT id FROM items WHERE expires <= ? ORDER BY expires LIMIT ?)"
-            " RETURNING recipient, length(content), restorable IS NOT NULL",
+            " RETURNING recipient, length(content), restorable IS NOT NULL, number",
             (now, _CHUNK),
         ).fetchall()
-        _count_off(db, gone)
+        for row in gone:
+            leases.end(row[0], row[3])
+        _count_off(db, [tuple(row)[:3] for row in gone])
         done += len(gone)
         if len(gone) < _CHUNK:
             return done + _expire_markers(db, now - limits.marker_days * DAY)

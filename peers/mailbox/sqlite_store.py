@@ -28,8 +28,8 @@ _CACHE: Final = 64 << 20
 """Bytes of pages in memory: the indexes of a million items, so that a deposit reads nothing from the disk."""
 _LOG: Final = 64 << 20
 """Bytes to which the log may grow before the writer itself empties it, and everybody waits."""
-_CHECKPOINT: Final = 0.5
-"""Seconds for which the log is let grow."""
+_CHECKPOINT: Final = 0.1
+"""Seconds for which the log is let grow: what has grown longer takes longer to sync, and commits wait for the disk."""
 _ACK_CHUNK: Final = 128
 """Numbers of one ACK that are deleted in one go: some milliseconds in which nobody else is served."""
 _MARKERS: Final = 10_000
@@ -111,8 +111,8 @@ class SqliteStore:
             )
         return done
 
-    async def release(self, recipient: bytes, number: int) -> None:
-        await self._run(self._database.write(lambda _: self._leases.end(recipient, number)))
+    async def release(self, recipient: bytes, number: int, end: float) -> None:
+        await self._run(self._database.write(rows.release, self._leases, recipient, number, end))
 
     async def set_aside(self, recipient: bytes, number: int, until: int) -> bool:
         return await self._run(self._database.write(rows.set_aside, self._leases, recipient, number, until))
@@ -134,7 +134,7 @@ class SqliteStore:
             recipient, when = next(iter(self._unmarked.items()))
             await self._run(self._database.write(rows.mark, recipient, when, self._limits))
             self._unmarked.pop(recipient, None)
-        return await self._run(self._database.write(rows.expire, now, self._limits))
+        return await self._run(self._database.write(rows.expire, self._leases, now, self._limits))
 
     async def tidy(self, tick: float) -> None:
         await self._run(self._database.write(lambda _: self._leases.sweep(tick)))
@@ -155,7 +155,7 @@ class SqliteStore:
             self._lock.release()
 
     async def _checkpoint(self) -> None:
-        """Move the log into the database beside the writer, twice a second while there is something to move.
+        """Move the log into the database beside the writer, while there is something to move.
 
         Left to SQLite, the writer would do it within a commit, whenever the log has four megabytes: with a million
         items that is a thousand pages in as many places, and everybody waits.

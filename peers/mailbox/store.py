@@ -123,8 +123,8 @@ class Store(Protocol):
         Should it fail halfway, what was deleted stays deleted.
         """
 
-    async def release(self, recipient: bytes, number: int) -> None:
-        """End the lease of an item, so that it is handed out again."""
+    async def release(self, recipient: bytes, number: int, end: float) -> None:
+        """End the lease of an item that would end at the tick `end`, so that it is handed out again."""
 
     async def set_aside(self, recipient: bytes, number: int, until: int) -> bool:
         """Acknowledge an item, but keep it restorable until then; tell whether it was there."""

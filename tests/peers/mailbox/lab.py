@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -117,3 +119,27 @@ class Box:
 def contents(lease: answers.Lease) -> list[int]:
     """The numbers of the deposits in a lease."""
     return [int.from_bytes(item.content[:8], "little") for item in lease.items]
+
+
+def check_sums(path: Path) -> None:
+    """What is counted in the database is what is there."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        counted = db.execute(
+            "SELECT no, count(id), coalesce(sum(length(content)), 0), count(restorable),"
+            " coalesce(sum(length(content)) FILTER (WHERE restorable IS NOT NULL), 0)"
+            " FROM recipients LEFT JOIN items ON items.recipient = recipients.no GROUP BY no ORDER BY no"
+        ).fetchall()
+        assert db.execute("SELECT no, items, size, aside, aside_size FROM recipients ORDER BY no").fetchall() == counted
+        (items, size, markers) = db.execute("SELECT items, size, markers FROM mailbox").fetchone()
+        assert items == sum(row[1] for row in counted)
+        assert size == sum(row[2] for row in counted)
+        assert markers == db.execute("SELECT count(*) FROM recipients WHERE refused > 0").fetchone()[0]
+        assert db.execute("SELECT count(*) FROM recipients WHERE items = 0 AND refused = 0").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM recipients WHERE (refused > 0) != (refused_since > 0)").fetchone() == (
+            0,
+        )
+        twice = "SELECT count(*) FROM items GROUP BY recipient, {} HAVING count(*) > 1"
+        for column in ("number", "drop_digest"):
+            assert db.execute(twice.format(column)).fetchall() == []

@@ -203,14 +203,16 @@ def test_prices_that_make_no_sense(wrong: dict[str, Any]) -> None:
 
 def test_leases_end() -> None:
     leases = Leases()
-    leases.take(b"a", 1, 10.0)
-    leases.take(b"a", 2, 20.0)
-    leases.take(b"b", 1, 10.0)
-    assert set(leases.out(b"a", 9.9)) == {1, 2}
-    assert set(leases.out(b"a", 10.0)) == {2}
-    leases.end(b"a", 2)
-    leases.end(b"a", 2)
-    leases.end(b"c", 2)
+    leases.take(7, 1, 10.0)
+    leases.take(7, 2, 20.0)
+    leases.take(8, 1, 10.0)
+    assert set(leases.out(7, 9.9)) == {1, 2}
+    assert set(leases.out(7, 10.0)) == {2}
+    leases.end(7, 2, 19.0)  # of another lease
+    assert set(leases.out(7, 10.0)) == {2}
+    leases.end(7, 2, 20.0)
+    leases.end(7, 2)
+    leases.end(9, 2)
     assert len(leases) == 1
     leases.sweep(10.0)
     assert len(leases) == 0
