@@ -66,13 +66,23 @@ class Mailboxes(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.directory = Path(tempfile.mkdtemp(prefix="mailbox-"))
         self.box = Box(self.directory / "box.db", LIMITS)
-        self.run(self.box.open())
+        self.run(self.open_box())
         self.held: dict[Identity, list[Thing]] = {who: [] for who in PEOPLE}
         self.refused: dict[Identity, int] = dict.fromkeys(PEOPLE, 0)
         self.past: list[tuple[Identity, Lease]] = []
         self.made = 0
         self.nonces = 0
         self.forget_sessions()
+
+    async def open_box(self) -> None:
+        # Nobody pulls the plug here (test_killed.py does): without syncs it goes ten times as far in the same time.
+        await self.box.open()
+        self.box.store._database._writer.execute("PRAGMA synchronous = OFF")
+
+    async def reopen_box(self) -> None:
+        await self.box.store.close()
+        self.box.tick = 5.0
+        await self.open_box()
 
     def teardown(self) -> None:
         self.run(self.box.store.close())
@@ -247,7 +257,7 @@ class Mailboxes(RuleBasedStateMachine):
 
     # --- Time ---
 
-    @rule(seconds=st.sampled_from([0.5, 7.0, 9.0, 61.0, 3600.0, 90_000.0]))
+    @rule(seconds=st.sampled_from([0.5, 7.0, 9.0, 61.0, 1800.0, 90_000.0]))
     def passes(self, seconds: float) -> None:
         self.box.passes(seconds)
 
@@ -265,7 +275,7 @@ class Mailboxes(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.run(self.box.restart())
+        self.run(self.reopen_box())
         for things in self.held.values():
             for thing in things:
                 thing.leased_until = 0.0
@@ -277,6 +287,7 @@ class Mailboxes(RuleBasedStateMachine):
             things = [thing for thing in self.held[who] if not thing.aside]
             counts = self.run(self.box.says(asks.List(1), who))
             assert (counts.items, counts.size) == (len(things), self.size(things))
+            assert counts.leased == sum(thing.leased_until > self.box.tick for thing in things)
             assert counts.restorable == len(self.held[who]) - len(things)
             assert counts.refusals == self.refused[who]
             assert counts.items + counts.restorable <= LIMITS.recipient_items
@@ -285,4 +296,4 @@ class Mailboxes(RuleBasedStateMachine):
 
 
 TestMailboxes = Mailboxes.TestCase
-TestMailboxes.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestMailboxes.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
