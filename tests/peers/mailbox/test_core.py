@@ -181,6 +181,20 @@ async def test_what_has_ended_is_handed_out_no_more_and_erased(tmp_path: Path) -
 
 
 @run_async
+async def test_what_ends_while_it_is_handed_out_ends_its_lease(tmp_path: Path) -> None:
+    async with Box(tmp_path / "box.db", limits(leased=2, fetch_items=2)) as box:
+        for number in range(2):
+            kept = await box.deposit(asked(number, ttl=60))
+        await box.deposit(asked(2, ttl=86400))
+        box.passes(kept.expires_in - 10)
+        assert contents(await box.fetch()) == [0, 1]
+        box.passes(12)
+        assert contents(await box.fetch()) == []  # two are out, for all it knows
+        await box.tend()
+        assert contents(await box.fetch()) == [2]
+
+
+@run_async
 async def test_a_clock_that_jumps_neither_wipes_nor_keeps(tmp_path: Path) -> None:
     async with Box(tmp_path / "box.db") as box:
         await box.deposit(asked(1, ttl=14 * 86400))

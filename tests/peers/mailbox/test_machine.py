@@ -248,6 +248,12 @@ class Mailboxes(RuleBasedStateMachine):
             assert answer == Word(MailboxCommand.EMPTY)
 
     @rule(who=WHO)
+    def read_all(self, who: Identity) -> None:
+        """As the app does when it comes."""
+        for _ in range(4):
+            self.fetch_next(who)
+
+    @rule(who=WHO)
     def restore(self, who: Identity) -> None:
         things = [thing for thing in self.held[who] if thing.aside and thing.expires > self.box.at.now]
         assert self.run(self.box.says(asks.Restore(1), who)).count == len(things)
