@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
@@ -32,6 +32,8 @@ BODY_MAX: Final = 16 * 1024
 RETRY_AFTER_MAX: Final = 24 * 3600.0
 """Most seconds for which we let a server send us away."""
 _HEADER_MAX: Final = 8190
+_INFORMATIONAL_MAX: Final = 8
+"""Interim answers (1xx) before the one that counts. Servers send one or two, if any."""
 _CONNECTIONS: Final = 200
 _CONNECTIONS_PER_HOST: Final = 50
 _KEEPALIVE: Final = 60.0
@@ -152,6 +154,7 @@ class Outbound:
         return aiohttp.ClientSession(
             connector=connector,
             request_class=aiohttp.ClientRequest if allowed else _CheckedRequest,
+            response_class=_BoundedResponse,
             timeout=aiohttp.ClientTimeout(
                 total=self._timeouts.total, sock_connect=self._timeouts.connect, sock_read=self._timeouts.answer
             ),
@@ -173,6 +176,35 @@ class _CheckedRequest(aiohttp.ClientRequest):
         if not peer or not is_public(str(peer[0])):
             raise ForbiddenAddress("the connection leads to no public address")
         return await super().send(conn)
+
+
+class _BoundedResponse(aiohttp.ClientResponse):
+    """An answer with few interim ones before it.
+
+    aiohttp reads over as many as come. Each costs us a hundred times what it costs the server, in the loop that all
+    pushes share: one connection full of them would hold up everybody's until its time is out.
+    """
+
+    async def start(self, connection: "Connection") -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        if protocol is None:
+            raise aiohttp.ServerDisconnectedError
+        read = protocol.read
+        left = _INFORMATIONAL_MAX + 1
+
+        async def read_few() -> Any:
+            nonlocal left
+            if left == 0:
+                raise aiohttp.ClientPayloadError
+            left -= 1
+            return await read()
+
+        # aiohttp has no limit of its own to set, and no hook but this read.
+        protocol.read = read_few  # type: ignore[method-assign]
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read
 
 
 def _checked_socket(address: "AddrInfoType") -> socket.socket:

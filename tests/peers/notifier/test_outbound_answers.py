@@ -197,3 +197,40 @@ class TestTheAnswer:
             assert (await outbound.post(outbound.check(service.url), {}, b"")).status == 201
             await outbound.close()
             await outbound.close()
+
+
+class TestInterimAnswers:
+    @run_async
+    async def test_few_are_passed_over(self) -> None:
+        async def hint(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 8)
+                writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+                await reader.readuntil(b"\r\n\r\n")  # the next one, by the same connection
+
+        async with speaking(hint) as url:
+            outbound = allow(url)
+            for _ in range(2):
+                assert (await outbound.post(outbound.check(url), {}, b"")).status == 201
+            await outbound.close()
+
+    @run_async
+    async def test_endless_ones_end_the_attempt(self) -> None:
+        """Without a bound the loop would parse them until the time is out, and push for nobody."""
+        ended = asyncio.Event()
+
+        async def hint(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while True:
+                    writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        async with speaking(hint) as url:
+            outbound = allow(url, timeouts=Timeouts(answer=3600, total=3600))
+            with pytest.raises(Unreachable, match="the answer is not HTTP"):
+                await outbound.post(outbound.check(url), {}, b"")
+            await ended.wait()  # the connection was closed
+            await outbound.close()
