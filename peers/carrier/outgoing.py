@@ -107,7 +107,10 @@ class Outgoing:
                 await self._send_change(lane, change)
         if told:
             # No peer answers a READ_ACK. It counts as told when the relay has read it and refused nothing for a while.
-            await post.relay.barrier()
+            try:
+                await post.relay.barrier()
+            except TimeoutError:
+                return  # nobody knows yet whether it was read: they are told again
             # What was refused meanwhile is not among the changes any more.
             told = [change for change in told if lane.changes.pop(change.message.id, None)]
             await post.store.write(messages.changes_settled, [(c.message.id, c.revision) for c in told])

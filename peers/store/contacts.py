@@ -139,6 +139,11 @@ def get(db: sqlite3.Connection, contact: int) -> ContactRow:
     return _row(row)
 
 
+def exists(db: sqlite3.Connection, contact: int) -> bool:
+    """Tell whether a contact is still there: another process may remove it while their packets come."""
+    return db.execute("SELECT 1 FROM contacts WHERE id = ?", (contact,)).fetchone() is not None
+
+
 def everyone(db: sqlite3.Connection) -> list[ContactRow]:
     """Return all contacts, by label."""
     return [_row(row) for row in db.execute(f"SELECT {_COLUMNS} FROM contacts ORDER BY label_key")]  # noqa: S608
