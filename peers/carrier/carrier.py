@@ -43,6 +43,10 @@ from peers.store.errors import KeysDiffer, NoSuchContact, TooManyStrangers
 from peers.store.feed import EventRow, Kind
 from peers.store.file_rows import PROGRESS
 
+_TIDY = 3600.0
+"""Seconds between removals of what the feed need not keep: a carrier may run for months."""
+_WORDS = 32
+"""Most different words of the relay that the user is told in that time."""
 _LEAVE = 2.0
 """Seconds that acknowledgements may take at the end."""
 _NOTICED: Final = 64
@@ -83,6 +87,7 @@ class Carrier:
         self._incoming = Incoming(self._post, self._transfers)
         self._arrived = asyncio.Event()
         self._noticed: set[str] = set()
+        self._words: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._store.write(_begin, self._post.now())
@@ -101,6 +106,7 @@ class Carrier:
                     await self._client.barrier()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)  # what it raised is for whoever waits for failure()
+        self._outgoing.close()
         await self._transfers.close()
         await self._store.write(_end, self._post.now(), refused=_refused(task))
 
@@ -120,6 +126,7 @@ class Carrier:
                     tasks.create_task(self._send(), name="carrier-send"),
                     tasks.create_task(self._follow(), name="carrier-follow"),
                     tasks.create_task(self._look_around(), name="carrier-look-around"),
+                    tasks.create_task(self._tidy(), name="carrier-tidy"),
                     tasks.create_task(self._incoming.answer(), name="carrier-answer"),
                     tasks.create_task(self._transfers.run(), name="carrier-files"),
                 ]
@@ -167,6 +174,14 @@ class Carrier:
                     online = tuple(x_pub for x_pub in x_pubs if self._client.is_online(x_pub))
                     await self._store.write(_connected, self._post.now(), online)
 
+    async def _tidy(self) -> None:
+        """Keep the feed small, for ever."""
+        while True:
+            await asyncio.sleep(_TIDY)
+            self._noticed.clear()
+            self._words.clear()
+            await self._store.write(feed.prune, self._post.now())
+
     async def _follow(self) -> None:
         """Notice what this and other processes write."""
         version = -1
@@ -207,7 +222,10 @@ class Carrier:
             case Introduction():
                 await self._introduced(event)
             case Notice(text):
-                await self._notice(f"the relay says: {' '.join(text.split())}")
+                # Counted by themselves: it must not be able to drown what is said about keys.
+                if len(self._words) < _WORDS:
+                    self._words.add(text)
+                    await self._notice(f"the relay says: {' '.join(text.split())}")
             case _:
                 pass
 
@@ -255,8 +273,7 @@ class Carrier:
                 contacts.add, now, event.public, nickname=event.nickname, origin="introduction"
             )
         except KeysDiffer as error:
-            text = f"somebody introduced themselves with other keys: refused. {error}"
-            await self._notice(text)
+            await self._notice(f"somebody introduced themselves with other keys: refused. {error}")
         except TooManyStrangers:
             await self._notice("an introduction was refused: there are too many")
         else:
@@ -264,7 +281,7 @@ class Carrier:
             await self._reload(row.id)
 
     async def _notice(self, text: str) -> None:
-        """Tell the user, once: whoever causes it can do so again and again."""
+        """Tell the user, once in a while: whoever causes it can do so again and again."""
         if text not in self._noticed:
             if len(self._noticed) >= _NOTICED:
                 self._noticed.clear()

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from keys.errors import OpenError
 from keys.primitives import NONCE_SIZE
@@ -46,7 +46,7 @@ class Incoming:
     def __init__(self, post: Post, transfers: Transfers) -> None:
         self._post = post
         self._transfers = transfers
-        self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body]] = asyncio.Queue(_ANSWERS)
+        self._answers: asyncio.Queue[tuple[asyncio.Future[Any], Lane, Body | None]] = asyncio.Queue(_ANSWERS)
 
     async def take(self, event: PeerPacket) -> None:
         """Take one packet. What does not open, or makes no sense, is dropped: the relay could have made it up."""
@@ -68,11 +68,12 @@ class Incoming:
             await self._act(lane, event.packet[:NONCE_SIZE], body)
 
     async def answer(self) -> None:
-        """Acknowledge what was committed, for ever; raises what the store raises."""
+        """Acknowledge what was committed, for ever; raises what the store raises. What is no answer to anything, as an
+        acknowledgement of theirs, is only waited for: whoever floods us with these must not fill the line of writes."""
         while True:
             written, lane, answer = await self._answers.get()
             try:
-                if await written:
+                if await written and answer is not None:
                     await self._post.send(lane, answer)
             except NotConnected:
                 pass  # they send it again, and it is acknowledged then
@@ -94,6 +95,7 @@ class Incoming:
                 read = isinstance(body, ReadAck)
                 noted = post.store.submit(file_steps.acknowledged, post.now(), contact, uuid, read=read)
                 noted.add_done_callback(lambda done: self._acknowledged(done, lane, uuid))
+                await self._then(noted, lane, None)
             case Edit(uuid, text):
                 written = post.store.submit(messages.receive_edit, post.now(), contact, nonce, uuid, text)
                 await self._then(written, lane, ChangeAck(nonce))
@@ -131,7 +133,7 @@ class Incoming:
         await self._post.store.write(messages.changes_settled, [(tag.message, tag.revision)])
         lane.changes.pop(tag.message, None)
 
-    async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body) -> None:
+    async def _then(self, written: "asyncio.Future[Any]", lane: Lane, answer: Body | None) -> None:
         await self._answers.put((written, lane, answer))
 
 

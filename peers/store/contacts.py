@@ -141,8 +141,13 @@ def get(db: sqlite3.Connection, contact: int) -> ContactRow:
 
 def check(db: sqlite3.Connection, contact: int) -> None:
     """Raise NoSuchContact if a contact is gone."""
-    if db.execute("SELECT 1 FROM contacts WHERE id = ?", (contact,)).fetchone() is None:
+    if not exists(db, contact):
         raise NoSuchContact("that contact was removed")
+
+
+def exists(db: sqlite3.Connection, contact: int) -> bool:
+    """Tell whether a contact is still there: another process may remove it while their packets come."""
+    return db.execute("SELECT 1 FROM contacts WHERE id = ?", (contact,)).fetchone() is not None
 
 
 def everyone(db: sqlite3.Connection) -> list[ContactRow]:
