@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import typer
 
@@ -45,10 +45,22 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     try:
-        status = typer.main.get_command(app).main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        status = _without_bool(typer.main.get_command(app)).main(
+            list(arguments), prog_name=PROGRAM, standalone_mode=False
+        )
     except typer.TyperException as error:
         complain(f"{error.format_message()} (see --help)", "error", json=json, exit=int(Exit.USAGE))
         return Exit.USAGE
     except typer.Abort:
         return Exit.INTERRUPTED
     return int(status or 0)
+
+
+def _without_bool(command: Any) -> Any:
+    """Give the flags of a command, and of those below it, no ``<bool>`` in the help: they take no value."""
+    for parameter in command.get_params(typer.Context(command)):
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    for below in getattr(command, "commands", {}).values():
+        _without_bool(below)
+    return command

@@ -64,6 +64,10 @@ def add(
                 {**contact_record(row), "introduction": introduction},
                 f"added {label(row)} ({row.trust}); introduction {introduction}",
             )
+        if not row.knows_us:
+            call.out.hint(
+                "They have it once a program of theirs and one of yours (open, listen) are connected together."
+            )
         if not row.verified:
             call.out.hint("Compare safety numbers by a way that you trust: blindrelay-chat verify PEER")
         return Exit.DONE

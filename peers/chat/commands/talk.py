@@ -207,6 +207,7 @@ class _Listener:
         self._mark_read = mark_read
         self._wanted = wanted
         self._lines = Lines()
+        self._warned = False
         self.heard = 0
 
     async def run(self, after: int) -> None:
@@ -226,6 +227,7 @@ class _Listener:
     async def _take(self, happening: "Happening") -> None:
         from peers.store import messages
 
+        self._warn_of_silence(happening)
         if self._only is not None and happening.event.contact != self._only:
             return
         if not (self._everything or happening.is_news):
@@ -242,3 +244,17 @@ class _Listener:
             await self._session.store.write(
                 messages.mark_read, self._session.now(), message.contact, message.id, since=message.id, tell=tell
             )
+
+    def _warn_of_silence(self, happening: "Happening") -> None:
+        """Say once that there is no connection: a command that waits in silence looks as if nobody wrote."""
+        from peers.chat.text import clean_line
+        from peers.store.feed import Kind
+
+        if happening.event.kind is not Kind.CONNECTION or self._everything:
+            return
+        state = happening.record()
+        if state["connection"] == "connected":
+            self._warned = False
+        elif state["connection"] == "waiting" and not self._warned:
+            self._warned = True
+            self._call.out.warn(f"no connection to the relay: {clean_line(state['text'])}; trying again")

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from keys.files import ClientKeys
 from keys.identity import Identity, PublicIdentity
 from keys.invite import Invite, RelayCard
+from peers.chat import cli
 from peers.chat.__main__ import main
 from peers.chat.commands.frame import app
 from peers.chat.exits import Exit
@@ -369,3 +370,11 @@ def test_a_bug_is_told_in_one_line(mine: Here, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("BLINDRELAY_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["history", "bob"])
+
+
+def test_flags_do_not_look_as_if_they_took_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["send"], ["file", "list"]):
+        assert cli.run([*words, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert "--json" in shown
+        assert "bool" not in shown

@@ -122,6 +122,10 @@ def test_no_relay(tmp_path: Path, user: Callable[[str], User]) -> None:
     assert bob.run("wake", "Alice").status == 3  # the introduction was not waited for
     woken = alice.run("wake", "Bob", "--timeout", "0.3")
     assert (woken.status, woken.out) == (4, "")
+    silent = alice.run("listen", "--timeout", "0.5", "--json")
+    assert (silent.status, silent.out) == (0, "")
+    assert "no connection to the relay" in silent.err
+    assert silent.err.count("warning") == 1
     waiting = alice.does("add", "--timeout", "0", user("carol").joins(relay), "--json").record
     assert waiting["introduction"] == "waiting"
     relay.check()
