@@ -102,11 +102,12 @@ async def send(
         return Outcome(Result.RETRY, wait, "this push server failed again and again: it is left alone for a while")
     try:
         reply = await outbound.post(endpoint, headers, body)
-    except Unreachable as error:
+    except (Unreachable, Forbidden) as error:
+        # Forbidden too: what a name resolves to says nothing of the token. A resolver that filters, lies or is behind a
+        # captive portal gives inner addresses for every push server, and the whole registry would be forgotten by it. A
+        # name that does lead inside fails until the registry is pruned.
         breaker.failed(endpoint.origin)
         return Outcome(Result.RETRY, detail=str(error))
-    except Forbidden as error:
-        return Outcome(Result.UNUSABLE, detail=str(error))
     outcome = judge(reply)
     if reply.status == _UNAVAILABLE:
         breaker.failed(endpoint.origin, reply.retry_after)
