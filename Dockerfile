@@ -15,10 +15,11 @@ RUN python -m venv --without-pip /venv
 # The dependencies before the source: this layer is made again only when one of these two files changes. Wheels only: the
 # image has no compiler, and a missing wheel should say so.
 COPY pyproject.toml constraints.txt ./
-# EXTRAS names further ones, such as `callout`, with blanks between them.
+# EXTRAS names further ones, such as `callout` or `notifier apns`, with blanks between them. http-ece, which comes with
+# `notifier`, has no wheel: it is plain Python, and the only one that is built here.
 ARG EXTRAS=
 RUN python -c "import sys, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(line for extra in sys.argv[1:] for line in p['optional-dependencies'][extra]), sep='\n')" $EXTRAS > requirements.txt \
- && pip --python /venv/bin/python install --no-compile --only-binary :all: --constraint constraints.txt --requirement requirements.txt \
+ && pip --python /venv/bin/python install --no-compile --only-binary :all: --no-binary http-ece --constraint constraints.txt --requirement requirements.txt \
  && pip install --constraint constraints.txt setuptools
 COPY README.md LICENSE ./
 COPY keys/ keys/

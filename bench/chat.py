@@ -204,7 +204,7 @@ def _file(people: _People, mib: int) -> None:
         receiver, before = psutil.Process(bob.pid), psutil.Process(bob.pid).memory_info().rss
         began = time.perf_counter()
         with subprocess.Popen(
-            people.command("alice", "file", "send", "bob", str(path), "--wait", "delivered", "--timeout", "3600"),
+            people.command("alice", "file", "send", "bob", str(path), "--wait", "--timeout", "3600"),
             env=people.environment,
             stdout=subprocess.DEVNULL,
         ) as alice:

@@ -1,10 +1,11 @@
 """The errors of this floor.
 
 KeysError
-├── BadKey        a key that must not be used: wrong size, not canonical, low order, the zero id
-├── OpenError     a packet or sealed file that does not open; says nothing about why
-├── BadInvite     text that is no invite or relay card
-└── KeyFileError  a key file or key setting that cannot be read or written; the text says what to do
+├── BadKey           a key that must not be used: wrong size, not canonical, low order, the zero id
+├── OpenError        a packet or sealed file that does not open; says nothing about why
+├── BadInvite        text that is no invite, relay card or mailbox card
+├── DepositTooLarge  a packet that fits no deposit
+└── KeyFileError     a key file or key setting that cannot be read or written; the text says what to do
 """
 
 
@@ -31,7 +32,11 @@ class OpenError(KeysError):
 
 
 class BadInvite(KeysError, ValueError):
-    """A text that is no invite (``K0…``) or relay card (``R0…``)."""
+    """A text that is no invite (``K0…``), relay card (``R0…``) or mailbox card (``M0…``)."""
+
+
+class DepositTooLarge(KeysError, ValueError):
+    """A packet that is too long for a mailbox: send it when its recipient is there, or send less."""
 
 
 class KeyFileError(KeysError):

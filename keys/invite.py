@@ -1,7 +1,8 @@
-"""Invites and relay cards: public keys as a line of text that people hand to each other (PROTOCOL.md §3).
+"""Invites and cards: public keys as a line of text that people hand to each other (PROTOCOL.md §3, docs/mailbox.md).
 
-    invite      = "K0" base64url( x_pub(32) ed_pub(32) nickname(utf-8, 0 to 256) )
-    relay card  = "R0" base64url( x_pub(32) ed_pub(32) url(utf-8, 1 to 1024) )
+    invite        = "K0" base64url( x_pub(32) ed_pub(32) nickname(utf-8, 0 to 256) )
+    relay card    = "R0" base64url( x_pub(32) ed_pub(32) url(utf-8, 1 to 1024) )
+    mailbox card  = "M0" base64url( x_pub(32) ed_pub(32) url(utf-8, 1 to 1024) )
 
 The base64url is unpadded (RFC 4648 §5). Reading is strict, so that one set of keys and one name have exactly one text:
 what parses gives the same text again. Texts of errors never repeat what was read, for it names who talks to whom.
@@ -21,12 +22,15 @@ from keys.identity import PublicIdentity
 
 INVITE_PREFIX: Final = "K0"
 CARD_PREFIX: Final = "R0"
+MAILBOX_PREFIX: Final = "M0"
 NICKNAME_MAX: Final = 256
 """Most bytes of a nickname in UTF-8: enough for a long name in any script, too few to smuggle a text."""
 URL_MAX: Final = 1024
-"""Most bytes of a relay's address in UTF-8."""
+"""Most bytes of a relay's or mailbox's address in UTF-8."""
 LINK_MAX: Final = 8192
 """Most characters of a web link that carries an invite: what browsers and servers commonly bear."""
+RELAY_SCHEMES: Final = ("ws://", "wss://")
+MAILBOX_SCHEMES: Final = ("ws://", "wss://", "http://", "https://")
 TYPE_MARK: Final = "\u241f"
 """Stands in some nicknames between the name and a type word (``info``, ``claude``, …)."""
 
@@ -87,7 +91,7 @@ class Invite:
             BadInvite: for anything else; the text says what is wrong.
         """
         text = text.strip()
-        if not text.startswith((INVITE_PREFIX, CARD_PREFIX)):
+        if not text.startswith((INVITE_PREFIX, CARD_PREFIX, MAILBOX_PREFIX)):
             text = _from_link(text)
         public, nickname = _unpack(text, INVITE_PREFIX, "an invite", NICKNAME_MAX)
         return cls(public, _decode(nickname, "the nickname"))
@@ -145,6 +149,50 @@ class RelayCard:
         return "RelayCard(…)"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class MailboxCard:
+    """A mailbox's public keys and where it is found: at a relay that it is a peer of, or at an address of its own.
+
+    Args:
+        public: the keys, under which deposits are sealed for this mailbox.
+        url: ``ws://…`` or ``wss://…`` of that relay, or ``http://…`` or ``https://…`` of the mailbox itself; at most
+            1024 bytes of UTF-8. Kept exactly, for whoever picks up binds it in the proof.
+
+    Raises:
+        BadInvite: a key of low order (or one that no secret can have), or an address that cannot be used.
+    """
+
+    public: PublicIdentity
+    url: str
+
+    def __post_init__(self) -> None:
+        _check_keys(self.public)
+        check_url(self.url, MAILBOX_SCHEMES, "the mailbox's address")
+
+    @classmethod
+    def parse(cls, text: str) -> "MailboxCard":
+        """Read ``M0…``; white space around it is ignored.
+
+        Raises:
+            BadInvite: for anything else; the text says what is wrong.
+        """
+        public, url = _unpack(text.strip(), MAILBOX_PREFIX, "a mailbox card", URL_MAX)
+        return cls(public, _decode(url, "the address"))
+
+    @property
+    def text(self) -> str:
+        """The card as text, ``M0…``."""
+        return _pack(MAILBOX_PREFIX, self.public, _utf8(self.url, "the address"))
+
+    @property
+    def by_relay(self) -> bool:
+        """Whether it is reached as a peer of a relay, and not at an address of its own."""
+        return self.url.startswith(RELAY_SCHEMES)
+
+    def __repr__(self) -> str:
+        return "MailboxCard(…)"
+
+
 def _from_link(text: str) -> str:
     if len(text) > LINK_MAX:
         raise BadInvite(f"longer than any invite or link to one ({LINK_MAX} characters)")
@@ -165,7 +213,7 @@ def _pack(prefix: str, public: PublicIdentity, rest: bytes) -> str:
 
 def _unpack(text: str, prefix: str, what: str, rest_max: int) -> tuple[PublicIdentity, bytes]:
     if not text.startswith(prefix):
-        others = {INVITE_PREFIX: "an invite", CARD_PREFIX: "a relay card"}
+        others = {INVITE_PREFIX: "an invite", CARD_PREFIX: "a relay card", MAILBOX_PREFIX: "a mailbox card"}
         other = others.get(text[:2])
         raise BadInvite(f"this is {other}, not {what}" if other else f"{what} begins with {prefix}")
     body = text[len(prefix) :]
@@ -196,39 +244,40 @@ def _check_keys(public: PublicIdentity) -> None:
         raise BadInvite(str(error)) from None
 
 
-def check_url(url: str) -> None:
-    """Check that `url` can be a relay's address.
+def check_url(url: str, schemes: tuple[str, ...] = RELAY_SCHEMES, what: str = "the relay's address") -> None:
+    """Check that `url` can be an address of a relay, or of what else `schemes` and `what` say.
 
     Raises:
         BadInvite: it cannot; the text says why.
     """
     size = len(_utf8(url, "the address"))
     if not size:
-        raise BadInvite("the relay's address is missing: ws://HOST… or wss://HOST…")
+        raise BadInvite(f"{what} is missing: " + " or ".join(f"{scheme}HOST…" for scheme in schemes))
     if size > URL_MAX:
-        raise BadInvite(f"the relay's address has {size} bytes; {URL_MAX} are the most")
-    if not url.startswith(("ws://", "wss://")):
-        raise BadInvite("the relay's address must begin with ws:// or wss://")
+        raise BadInvite(f"{what} has {size} bytes; {URL_MAX} are the most")
+    if not url.startswith(schemes):
+        raise BadInvite(f"{what} must begin with " + " or ".join(schemes))
     # A backslash is a slash to browsers and none to others: they would not agree on the host.
     if not url.isprintable() or " " in url or "\\" in url:
-        raise BadInvite("the relay's address holds a space, backslash or control character")
+        raise BadInvite(f"{what} holds a space, backslash or control character")
     if "#" in url:
-        raise BadInvite("the relay's address has a fragment (#), which WebSocket addresses must not (RFC 6455 §3)")
+        # RFC 6455 §3 forbids it, and HTTP never sends it: two texts would name one place.
+        raise BadInvite(f"{what} has a fragment (#), which must not be")
     try:
         # Refuses as well what turns into / ? # @ or : when the host is normalised (NFKC), as IDNA does.
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise BadInvite("the relay's address has a host or port that cannot be read") from None
+        raise BadInvite(f"{what} has a host or port that cannot be read") from None
     if "@" in parts.netloc:
-        raise BadInvite("the relay's address must not carry a user name or password")
+        raise BadInvite(f"{what} must not carry a user name or password")
     host = _HOST.fullmatch(parts.netloc)
     if not host or (host["v6"] is not None and not _is_ipv6(host["v6"])):
-        raise BadInvite("the relay's address has a host or port that cannot be read")
+        raise BadInvite(f"{what} has a host or port that cannot be read")
     if not (host["v6"] or host["name"]):
-        raise BadInvite("the relay's address names no host")
+        raise BadInvite(f"{what} names no host")
     if port == 0:
-        raise BadInvite("the relay's address has port 0")
+        raise BadInvite(f"{what} has port 0")
 
 
 def _is_ipv6(host: str) -> bool:

@@ -45,6 +45,10 @@ class DatabaseError(Exception):
     """The database cannot be used; the text names the file and what to do, and nothing of its content."""
 
 
+class DatabaseFull(DatabaseError):
+    """There is no room on the disk; nothing of the write was kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What a database holds, version by version.
@@ -168,9 +172,19 @@ class Database:
             raise _mapped(self.path, error) from error
         return int(version)
 
-    def copy_to(self, path: Path) -> None:
-        """Write a whole copy of what is committed to `path`; blocks. See :func:`copy_database`."""
-        copy_database(self.path, path)
+    async def checkpoint(self, *, cut: bool = False) -> bool:
+        """Move what the write-ahead log holds into the database; tell whether that was all of it.
+
+        It is done beside the writer, which goes on meanwhile. With `cut` it waits for a moment without writers and
+        readers and cuts the log to nothing: SQLite overwrites it only as it goes on, and until then it keeps what was
+        written lately, deleted or not.
+        """
+        if self._closed:
+            raise DatabaseError(f"{self.path} is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, cut)
+        except sqlite3.Error as error:
+            raise _mapped(self.path, error) from error
 
     async def close(self) -> None:
         """Finish the writes that wait, and close the file."""
@@ -298,6 +312,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _checkpoint(path: Path, cut: bool) -> bool:
+    with closing(_connect(path)) as connection:
+        mode = "TRUNCATE" if cut else "PASSIVE"
+        busy, log, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not busy and log == moved
+
+
 def _make(path: Path) -> None:
     """Make an empty file of mode 0600: SQLite would make it under the umask, and -wal and -shm take the mode of it."""
     try:
@@ -413,6 +434,7 @@ def _mapped(path: Path, error: Exception) -> DatabaseError:
     if isinstance(error, OSError):
         return DatabaseError(f"cannot open {path}: {error.strerror or type(error).__name__}")
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    kind = DatabaseFull if name == "SQLITE_FULL" else DatabaseError
     known = {
         "SQLITE_FULL": "the disk is full: make room and try again",
         "SQLITE_NOTADB": "it is no SQLite database",
@@ -421,4 +443,4 @@ def _mapped(path: Path, error: Exception) -> DatabaseError:
         "SQLITE_CANTOPEN": "it cannot be opened: look at its permissions",
         "SQLITE_READONLY": "it cannot be written: look at its permissions",
     }
-    return DatabaseError(f"{path}: {known.get(name, name)}")
+    return kind(f"{path}: {known.get(name, name)}")

@@ -1,5 +1,7 @@
 """What the operator says of a relay, for `/`, `/info` and clients. Texts are bounded: pages and frames are."""
 
+import base64
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ MAX_NOTICE: Final = MAX_INFO
 MAX_LINK: Final = 300
 """Characters of each text; a notice is sent as INFO, which has a bound of its own (PROTOCOL.md §7.14)."""
 
+_VAPID_KEY: Final = re.compile(r"[A-Za-z0-9_-]{87}")
 # Control characters, surrogates, line and paragraph separators: they act on terminals and pages. Bidirectional
 # controls reorder what stands around a text.
 _CATEGORIES: Final = frozenset(("Cc", "Cs", "Zl", "Zp"))
@@ -22,13 +25,15 @@ _BIDIRECTIONAL: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u2
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Texts of the operator; empty where nothing was set."""
+    """What the operator says; empty where nothing was set."""
 
     name: str = "blindrelay"
     operator: str = ""
     contact: str = ""
     notice: str = ""
     docs_url: str = ""
+    push_kinds: tuple[str, ...] = ()
+    push_vapid_key: str = ""
 
 
 def text_checker(most: int) -> Callable[[str], str]:
@@ -60,3 +65,17 @@ def check_link(url: str) -> str:
     if url and (not url.startswith(("https://", "http://")) or " " in url or url.endswith("://")):
         raise ValueError("it has to begin with https:// or http:// and hold no blanks")
     return url
+
+
+def check_vapid_key(text: str) -> str:
+    """Return a VAPID public key as browsers take it, or "": unpadded base64url of an uncompressed point of P-256.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if text:
+        point = base64.urlsafe_b64decode(text + "=") if _VAPID_KEY.fullmatch(text) else b""
+        # The last character has bits that no byte takes: of the texts that mean one key only one is its text.
+        if point[:1] != b"\x04" or base64.urlsafe_b64encode(point).decode() != text + "=":
+            raise ValueError("it has to be the 87 characters that `blindrelay-notifier keygen` prints")
+    return text

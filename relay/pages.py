@@ -184,8 +184,13 @@ class Pages:
                 **{name: getattr(core.limits, name) for name in _TOLD_LIMITS},
             },
             "mailbox": {"offered": False},
-            # Which kinds of token the notifier takes is known to the notifier alone: null until it can tell the relay.
-            "push": {"offered": core.notifier_id is not None, "kinds": None},
+            # Which kinds of token the notifier takes the operator says: it is an ordinary client, and tells the relay
+            # nothing.
+            "push": {
+                "offered": core.notifier_id is not None,
+                "kinds": list(about.push_kinds) or None,
+                "vapid_public_key": about.push_vapid_key or None,
+            },
             "operator": about.operator or None,
             "contact": about.contact or None,
             "notice": about.notice or None,

@@ -21,6 +21,7 @@ APPLIES: Final[dict[str, Literal["at once", "next"]]] = {
     "log_level": "at once",
     **dict.fromkeys(("token", "token_file", "decommission"), "at once"),
     **dict.fromkeys(("name", "operator", "contact", "notice", "docs_url", "drain"), "at once"),
+    **dict.fromkeys(("push_kinds", "push_vapid_key"), "at once"),
     **dict.fromkeys((f"limits.{field.name}" for field in fields(Limits)), "at once"),
     "trusted_proxies": "next",
     # Whoever is asked for, waits in line, or is watched already stays so.

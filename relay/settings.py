@@ -29,6 +29,7 @@ from relay.about import (
     MAX_OPERATOR,
     About,
     check_link,
+    check_vapid_key,
     text_checker,
 )
 from relay.limits import Limits
@@ -148,6 +149,10 @@ class Settings(BaseSettings):
     """Key file of `blindrelay-keygen`; without it `relay.keys` in the data directory, minted when missing."""
     notifier_id: Annotated[str, Field(pattern="^[0-9a-fA-F]{16}$")] | None = None
     """Client id of the push notifier, 16 hex digits; it stands above the one in the key file."""
+    push_kinds: tuple[Literal["fcm", "webpush", "unifiedpush", "apns"], ...] = ()
+    """What that notifier takes, for /info, so that clients register nothing in vain; webpush needs push_vapid_key."""
+    push_vapid_key: Annotated[str, AfterValidator(check_vapid_key)] = ""
+    """Its VAPID public key, under which browsers subscribe, for /info: `blindrelay-notifier keygen` prints it."""
     url: Annotated[str, AfterValidator(_check_url)] = ""
     """The URL under which clients reach this relay, for the relay card, such as wss://relay.example/ws."""
     token: SecretStr | None = None
@@ -205,7 +210,15 @@ class Settings(BaseSettings):
     @property
     def about(self) -> About:
         """What the operator says of the relay."""
-        return About(self.name, self.operator, self.contact, self.notice, self.docs_url)
+        return About(
+            self.name,
+            self.operator,
+            self.contact,
+            self.notice,
+            self.docs_url,
+            tuple(dict.fromkeys(self.push_kinds)),
+            self.push_vapid_key,
+        )
 
     @classmethod
     def settings_customise_sources(
@@ -223,6 +236,8 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key go together: set both or neither")
+        if "webpush" in self.push_kinds and not self.push_vapid_key:
+            raise ValueError("push_kinds has webpush, so push_vapid_key is needed: browsers subscribe under it")
         if self.unix_socket is not None:
             if self.tls_cert is not None:
                 raise ValueError("--unix-socket is for a proxy on this machine, which ends TLS: remove --tls-cert")

@@ -51,6 +51,8 @@ class PushKind(IntEnum):
     NONE = 0
     FCM = 1
     WEB_PUSH = 2  # the token is the subscription's JSON
+    UNIFIED_PUSH = 3  # the token is the endpoint's URL, or a subscription's JSON
+    APNS = 4  # the token is the device token in hexadecimal digits
 
 
 class WakeType(IntEnum):

@@ -11,10 +11,10 @@ import asyncio
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from keys.files import ClientKeys
-from keys.invite import RelayCard, display_name
+from keys.invite import RelayCard
 from peers.carrier.incoming import Incoming
 from peers.carrier.lane import ChangeTag, Lane, MessageTag
 from peers.carrier.options import CarrierOptions
@@ -43,8 +43,14 @@ from peers.store.errors import KeysDiffer, NoSuchContact, TooManyStrangers
 from peers.store.feed import EventRow, Kind
 from peers.store.file_rows import PROGRESS
 
+_TIDY = 3600.0
+"""Seconds between removals of what the feed need not keep: a carrier may run for months."""
+_WORDS = 32
+"""Most different words of the relay that the user is told in that time."""
 _LEAVE = 2.0
 """Seconds that acknowledgements may take at the end."""
+_NOTICED: Final = 64
+"""Notices that are remembered, so that each is told once: a relay says its own at every reconnect."""
 
 
 class Carrier:
@@ -81,6 +87,7 @@ class Carrier:
         self._incoming = Incoming(self._post, self._transfers)
         self._arrived = asyncio.Event()
         self._noticed: set[str] = set()
+        self._words: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._store.write(_begin, self._post.now())
@@ -99,6 +106,7 @@ class Carrier:
                     await self._client.barrier()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)  # what it raised is for whoever waits for failure()
+        self._outgoing.close()
         await self._transfers.close()
         await self._store.write(_end, self._post.now(), refused=_refused(task))
 
@@ -111,14 +119,6 @@ class Carrier:
         """
         await asyncio.shield(self._task)
 
-    async def connected(self) -> None:
-        """Wait until there is a session at the relay.
-
-        Raises:
-            RelayRefused: there will be none.
-        """
-        await self._client.connected()
-
     async def _run(self) -> None:
         try:
             async with self._client, asyncio.TaskGroup() as tasks:
@@ -126,6 +126,7 @@ class Carrier:
                     tasks.create_task(self._send(), name="carrier-send"),
                     tasks.create_task(self._follow(), name="carrier-follow"),
                     tasks.create_task(self._look_around(), name="carrier-look-around"),
+                    tasks.create_task(self._tidy(), name="carrier-tidy"),
                     tasks.create_task(self._incoming.answer(), name="carrier-answer"),
                     tasks.create_task(self._transfers.run(), name="carrier-files"),
                 ]
@@ -173,6 +174,14 @@ class Carrier:
                     online = tuple(x_pub for x_pub in x_pubs if self._client.is_online(x_pub))
                     await self._store.write(_connected, self._post.now(), online)
 
+    async def _tidy(self) -> None:
+        """Keep the feed small, for ever."""
+        while True:
+            await asyncio.sleep(_TIDY)
+            self._noticed.clear()
+            self._words.clear()
+            await self._store.write(feed.prune, self._post.now())
+
     async def _follow(self) -> None:
         """Notice what this and other processes write."""
         version = -1
@@ -213,7 +222,10 @@ class Carrier:
             case Introduction():
                 await self._introduced(event)
             case Notice(text):
-                await self._store.write(feed.add, now, Kind.NOTICE, detail=f"the relay says: {display_name(text)}")
+                # Counted by themselves: it must not be able to drown what is said about keys.
+                if len(self._words) < _WORDS:
+                    self._words.add(text)
+                    await self._notice(f"the relay says: {' '.join(text.split())}")
             case _:
                 pass
 
@@ -261,19 +273,18 @@ class Carrier:
                 contacts.add, now, event.public, nickname=event.nickname, origin="introduction"
             )
         except KeysDiffer as error:
-            text = f"somebody introduced themselves with other keys: refused. {error}"
-            await self._store.write(feed.add, now, Kind.NOTICE, detail=text)
+            await self._notice(f"somebody introduced themselves with other keys: refused. {error}")
         except TooManyStrangers:
-            await self._store.write(
-                feed.add, now, Kind.NOTICE, detail="an introduction was refused: there are too many"
-            )
+            await self._notice("an introduction was refused: there are too many")
         else:
             # At once, and not by way of the feed: what they say may be the next packet.
             await self._reload(row.id)
 
     async def _notice(self, text: str) -> None:
-        """Tell the user, once: whoever causes it can do so again and again."""
+        """Tell the user, once in a while: whoever causes it can do so again and again."""
         if text not in self._noticed:
+            if len(self._noticed) >= _NOTICED:
+                self._noticed.clear()
             self._noticed.add(text)
             await self._store.write(feed.add, self._post.now(), Kind.NOTICE, detail=text)
 
@@ -288,16 +299,18 @@ class Carrier:
         return True
 
     async def _reload(self, contact: int) -> None:
-        lane = self._post.lanes.get(contact)
         try:
             row = await self._store.read(contacts.get, contact)
         except NoSuchContact:
+            lane = self._post.lanes.get(contact)
             if lane is not None:
                 del self._post.lanes[contact]
                 del self._post.by_peer_id[lane.row.public.id]
                 await self._transfers.contact_removed(contact)
                 await self._client.unwatch([lane.row.public.x_pub])
             return
+        # Looked up only now: an introduction is reloaded at once and by way of the feed, and has one lane all the same.
+        lane = self._post.lanes.get(contact)
         if lane is None:
             if self._add(row):
                 await self._watch([row])

@@ -1,7 +1,9 @@
 """The way in: packets opened, kept, and only then acknowledged."""
 
 import asyncio
-from typing import Final
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
 
 from keys.errors import OpenError
 from keys.primitives import NONCE_SIZE
@@ -10,6 +12,7 @@ from peers.carrier.post import Post
 from peers.carrier.transfers import Transfers
 from peers.client import NotConnected, PeerPacket
 from peers.store import Connection, contacts, file_steps, messages
+from peers.store.errors import NoSuchContact
 from wire.commands import Body
 from wire.errors import WireError
 from wire.inner import parse_inner
@@ -43,7 +46,7 @@ class Incoming:
     def __init__(self, post: Post, transfers: Transfers) -> None:
         self._post = post
         self._transfers = transfers
-        self._answers: asyncio.Queue[tuple[asyncio.Future[bool], Lane, Body]] = asyncio.Queue(_ANSWERS)
+        self._answers: asyncio.Queue[tuple[asyncio.Future[Any], Lane, Body | None]] = asyncio.Queue(_ANSWERS)
 
     async def take(self, event: PeerPacket) -> None:
         """Take one packet. What does not open, or makes no sense, is dropped: the relay could have made it up."""
@@ -58,18 +61,24 @@ class Incoming:
         extended = inner.command >= _OURS_FROM or (isinstance(body, FileOffer) and body.pull is not None)
         if not lane.row.knows_us or (extended and not lane.row.extended):
             await self._post.store.write(contacts.met, lane.row.id, extended=extended)
-            lane.row = await self._post.store.read(contacts.get, lane.row.id)
-        await self._act(lane, event.packet[:NONCE_SIZE], body)
+            # Not read again: while that takes, the row may be replaced by one that says more, such as that they are
+            # blocked.
+            lane.row = replace(lane.row, knows_us=True, extended=lane.row.extended or extended)
+        with suppress(NoSuchContact):  # removed by another process, of which the feed will tell us
+            await self._act(lane, event.packet[:NONCE_SIZE], body)
 
     async def answer(self) -> None:
-        """Acknowledge what was committed, for ever; raises what the store raises."""
+        """Acknowledge what was committed, for ever; raises what the store raises. What is no answer to anything, as an
+        acknowledgement of theirs, is only waited for: whoever floods us with these must not fill the line of writes."""
         while True:
             written, lane, answer = await self._answers.get()
             try:
-                if await written:
+                if await written and answer is not None:
                     await self._post.send(lane, answer)
             except NotConnected:
                 pass  # they send it again, and it is acknowledged then
+            except NoSuchContact:
+                pass  # removed meanwhile: nobody is answered
             finally:
                 self._answers.task_done()
 
@@ -86,6 +95,7 @@ class Incoming:
                 read = isinstance(body, ReadAck)
                 noted = post.store.submit(file_steps.acknowledged, post.now(), contact, uuid, read=read)
                 noted.add_done_callback(lambda done: self._acknowledged(done, lane, uuid))
+                await self._then(noted, lane, None)
             case Edit(uuid, text):
                 written = post.store.submit(messages.receive_edit, post.now(), contact, nonce, uuid, text)
                 await self._then(written, lane, ChangeAck(nonce))
@@ -123,7 +133,7 @@ class Incoming:
         await self._post.store.write(messages.changes_settled, [(tag.message, tag.revision)])
         lane.changes.pop(tag.message, None)
 
-    async def _then(self, written: "asyncio.Future[bool]", lane: Lane, answer: Body) -> None:
+    async def _then(self, written: "asyncio.Future[Any]", lane: Lane, answer: Body | None) -> None:
         await self._answers.put((written, lane, answer))
 
 

@@ -1,5 +1,6 @@
 """The way out: what the store has for each contact, sent in order, again and again until it is acknowledged."""
 
+import asyncio
 import math
 from dataclasses import replace
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 from peers.carrier.lane import ChangeTag, Lane, MessageTag, Sent
 from peers.carrier.post import Post
 from peers.carrier.transfers import Transfers
+from peers.client import NotConnected
 from peers.store import file_steps, jobs, messages
 from peers.store.file_rows import FileRow
 from peers.store.messages import ChangeRow, MessageRow
@@ -20,6 +22,8 @@ _CHANGES: Final = 64
 """Most changes on their way to one contact."""
 _REFUSAL: Final = 3.0
 """Seconds within which the relay's refusal of a packet has come, if it will."""
+_SETTLED: Final = 15.0
+"""Seconds within which the relay has said that it read a packet, or is taken not to have."""
 _WAKE_AGE: Final = 600_000
 """Milliseconds: nobody is woken for what has waited for longer, as at each start of a program."""
 
@@ -30,6 +34,7 @@ class Outgoing:
     def __init__(self, post: Post, transfers: Transfers) -> None:
         self._post = post
         self._transfers = transfers
+        self._settling: asyncio.Task[None] | None = None
 
     async def run_once(self) -> float:
         """Send all that can be sent now; returns when (event loop time) to look again, if nothing happens before."""
@@ -105,12 +110,44 @@ class Outgoing:
                 told.append(change)
             elif again_at <= now:
                 await self._send_change(lane, change)
-        if told:
-            # No peer answers a READ_ACK. It counts as told when the relay has read it and refused nothing for a while.
+        if not told:
+            return
+        # Beside the others, and one at a time: a relay that is slow to answer must not hold up everybody's texts.
+        busy = self._settling is not None and not self._settling.done()
+        for change in told:
+            lane.changes[change.message.id] = (change.revision, now + (_REFUSAL if busy else _SETTLED))
+        if not busy:
+            if self._settling is not None:
+                self._settling.result()  # raises what the store raised
+            self._settling = asyncio.create_task(self._settle(lane, told), name="carrier-settle")
+
+    async def _settle(self, lane: Lane, told: list[ChangeRow]) -> None:
+        """No peer answers a READ_ACK. It counts as told when the relay has read it and refused nothing for a while."""
+        post = self._post
+        try:
             await post.relay.barrier()
-            # What was refused meanwhile is not among the changes any more.
-            told = [change for change in told if lane.changes.pop(change.message.id, None)]
-            await post.store.write(messages.changes_settled, [(c.message.id, c.revision) for c in told])
+        except NotConnected:
+            return  # all is told anew over the next connection
+        except TimeoutError:  # it is slow, or our disk is, so that its answer waits to be read: asked again later
+            for change in told:
+                if change.message.id in lane.changes:
+                    lane.changes[change.message.id] = (change.revision, post.clock() + _REFUSAL)
+            return
+        # What was refused meanwhile is not among the changes any more.
+        settled = [
+            (change.message.id, change.revision)
+            for change in told
+            if lane.changes.get(change.message.id, (0, 0.0))[0] == change.revision
+        ]
+        await post.store.write(messages.changes_settled, settled)
+        for message, _ in settled:
+            lane.changes.pop(message, None)
+        post.stirred.set()
+
+    def close(self) -> None:
+        """Let go of what is under way."""
+        if self._settling is not None:
+            self._settling.cancel()
 
     async def _send_change(self, lane: Lane, change: ChangeRow) -> None:
         post, message, tag = self._post, change.message, ChangeTag(change.message.id, change.revision)

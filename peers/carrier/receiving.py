@@ -27,7 +27,8 @@ from wire.commands import Body
 from wire.peer_commands import CancelReason, DeliveryAck, FileCancel, FileChunk, FileEnd, FileOffer, FileWant
 
 RUNNING: Final = 12
-"""Files that are asked for at once."""
+"""Files that are asked for at once; beyond that only the first of somebody who has none: four strangers who let theirs
+trickle must not hold up everybody else's."""
 RUNNING_EACH: Final = 3
 """Of one contact: one who offers and never sends holds up nobody but themselves."""
 _QUEUE: Final = 4 * 1024 * 1024
@@ -337,7 +338,9 @@ class Receiving:
                     next_at = min(next_at, arrival.retry_at)
                     continue
                 # Whoever is not known to be online is tried with one file.
-                if running[contact] >= (RUNNING_EACH if lane.online else 1) or running.total() >= RUNNING:
+                if running[contact] >= (RUNNING_EACH if lane.online else 1):
+                    continue
+                if running[contact] and running.total() >= RUNNING:
                     continue
                 running[contact] += 1
                 arrival.running, arrival.heard_at = True, now

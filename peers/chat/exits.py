@@ -18,5 +18,5 @@ class Exit(IntEnum):
     REFUSED = 5
     """The relay does not serve us, or is not the one whose keys we know."""
     FAILED_THERE = 6
-    """It failed at the other side: a file that was refused, or arrived damaged."""
+    """It failed at the other side: a file that was refused, or arrived damaged; or safety numbers that differ."""
     INTERRUPTED = 130

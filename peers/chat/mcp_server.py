@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -137,10 +136,12 @@ class Server(MCPServer[Any]):
         """Serve until the client has gone."""
         stdin = cast("anyio.AsyncFile[str]", _Lines(source))
         stdout = cast("anyio.AsyncFile[str]", _Sink(sink))
-        with suppress(BrokenPipeError):
+        try:
             async with stdio_server(stdin, stdout) as (read, write):
                 low = self._lowlevel_server
                 await low.run(read, write, low.create_initialization_options())
+        except* BrokenPipeError:
+            logging.getLogger(__name__).info("nobody reads our answers any more")
 
 
 class _Lines:

@@ -15,6 +15,10 @@ from peers.chat import pipes
 from peers.chat.text import clean_line
 
 PROGRAM: Final = "blindrelay-chat"
+_GAP: Final = 2
+"""Cells of a terminal between two columns."""
+_ROOM: Final = 8
+"""Fewest cells of a terminal in which a column that is cut is worth showing."""
 
 
 class Output:
@@ -50,23 +54,31 @@ class Output:
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table that fits the terminal; where there is none, whole cells with tabs between and no heads.
 
-        The cells are lines as :func:`peers.chat.text.clean_line` gives them.
+        What matters least stands last: it is cut, or left out, if the terminal is narrow. The cells are lines as
+        :func:`peers.chat.text.clean_line` gives them.
         """
         if not sys.stdout.isatty():
             for row in rows:
                 print("\t".join(row))
             return
         # Here and not above: it takes longer to import than a message takes to arrive.
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, show_edge=False)
-        for head in heads:
+        console = Console(highlight=False, markup=False, emoji=False)
+        widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+        count, room = _fitting(widths, console.width)
+        table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, _GAP, 0, 0))
+        for head in heads[:count]:
             table.add_column(Text(head, style="bold"), overflow="ellipsis", no_wrap=True)
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        Console(highlight=False, markup=False, emoji=False).print(table)
+            cells = [Text(cell) for cell in row[:count]]
+            # Rich would narrow all columns alike.
+            cells[-1].truncate(room, overflow="ellipsis")
+            table.add_row(*cells)
+        console.print(table)
 
     def ask(self, question: str) -> bool | None:
         """Ask a person a question of yes or no; None if there is nobody to ask."""
@@ -74,6 +86,16 @@ class Output:
             return None
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().casefold() in ("y", "yes")
+
+
+def _fitting(widths: Sequence[int], total: int) -> tuple[int, int]:
+    """Return how many of these columns fit, and how many cells the last of them has."""
+    count = len(widths)
+    while True:
+        room = total - sum(widths[: count - 1]) - _GAP * (count - 1)
+        if count == 1 or room >= min(_ROOM, widths[count - 1]):
+            return count, max(room, 1)
+        count -= 1
 
 
 def as_json(record: dict[str, Any]) -> str:

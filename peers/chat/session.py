@@ -16,7 +16,7 @@ from peers.profile import Profile, ProfileSettings, ask_passphrase
 from peers.store import Connection, contacts, feed, messages, open_store
 from peers.store.contacts import ContactRow
 from peers.store.feed import EventRow
-from peers.store.messages import MessageRow, State
+from peers.store.messages import MessageRow
 
 T = TypeVar("T")
 
@@ -125,10 +125,6 @@ class Session:
             RelayRefused, DatabaseError: nothing is carried any more.
         """
         return await self.until_store(lambda db: messages.get(db, message), reached)
-
-    async def until_state(self, message: int, state: State) -> MessageRow:
-        """Return a message as soon as it came so far, or has failed."""
-        return await self.until(message, lambda row: row.state >= state)
 
     async def until_store(self, read: Callable[[Connection], T], holds: Callable[[T], bool]) -> T:
         """Return what `read` gives of the store as soon as it is as wanted; for as long as that takes.

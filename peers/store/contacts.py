@@ -139,6 +139,17 @@ def get(db: sqlite3.Connection, contact: int) -> ContactRow:
     return _row(row)
 
 
+def check(db: sqlite3.Connection, contact: int) -> None:
+    """Raise NoSuchContact if a contact is gone."""
+    if not exists(db, contact):
+        raise NoSuchContact("that contact was removed")
+
+
+def exists(db: sqlite3.Connection, contact: int) -> bool:
+    """Tell whether a contact is still there: another process may remove it while their packets come."""
+    return db.execute("SELECT 1 FROM contacts WHERE id = ?", (contact,)).fetchone() is not None
+
+
 def everyone(db: sqlite3.Connection) -> list[ContactRow]:
     """Return all contacts, by label."""
     return [_row(row) for row in db.execute(f"SELECT {_COLUMNS} FROM contacts ORDER BY label_key")]  # noqa: S608
@@ -220,11 +231,6 @@ def met(db: sqlite3.Connection, contact: int, *, extended: bool = False) -> None
         "UPDATE contacts SET knows_us = 1, extended = max(extended, ?) WHERE id = ? AND (knows_us = 0 OR extended < ?)",
         (extended, contact, extended),
     )
-
-
-def forgot_us(db: sqlite3.Connection, contact: int) -> None:
-    """Write down that they may have lost our keys: we introduce ourselves again."""
-    db.execute("UPDATE contacts SET knows_us = 0 WHERE id = ?", (contact,))
 
 
 def set_online(db: sqlite3.Connection, now: int, x_pubs: tuple[bytes, ...], *, online: bool) -> None:

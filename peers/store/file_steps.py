@@ -133,6 +133,8 @@ def receive_offer(
 
     What a person could still say yes to waits as ``offered`` if it is pulled. What comes unasked cannot wait.
     """
+    if not contacts.exists(db, contact):
+        return Taken.REFUSED, None
     pull = offer.pull
     known = file_rows.find(db, contact, offer.file_id, outgoing=False)
     if known is not None:

@@ -1,5 +1,6 @@
 import base64
 import copy
+import json
 import string
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from keys.errors import BadInvite, BadKey
 from keys.identity import Identity, PublicIdentity
-from keys.invite import LINK_MAX, NICKNAME_MAX, URL_MAX, Invite, RelayCard, display_name, encode_nickname
+from keys.invite import LINK_MAX, NICKNAME_MAX, URL_MAX, Invite, MailboxCard, RelayCard, display_name, encode_nickname
 from tests.keys.known import (
     ALICE,
     BOB,
@@ -16,6 +17,8 @@ from tests.keys.known import (
     LOW_ORDER_X,
     NOT_CANONICAL_ED,
     NOT_CANONICAL_X,
+    NOTIFIER,
+    ROOT,
     SERVER,
     VECTORS,
     unhex,
@@ -343,3 +346,66 @@ def test_they_are_values() -> None:
             value.public = BOB.public  # type: ignore[misc]
     assert Invite(ALICE.public, "a") != Invite(ALICE.public, "b")
     assert Invite(ALICE.public) != Invite(BOB.public)
+
+
+# --- Mailbox cards ----------------------------------------------------------------------------------------------------
+
+BOX_URL = "https://mailbox.example/box"
+BOX = MailboxCard(SERVER.public, BOX_URL)
+KNOWN_BOX = json.loads((ROOT / "tests" / "vectors" / "mailbox.json").read_text("utf-8"))["card"]
+
+
+def test_the_recorded_mailbox_card() -> None:
+    card = MailboxCard(NOTIFIER.public, KNOWN_BOX["url"])
+    assert card.text == KNOWN_BOX["text"]
+    assert MailboxCard.parse(f" {card.text}\n") == card
+    assert "example" not in repr(card)
+
+
+@pytest.mark.parametrize(
+    ("url", "by_relay"),
+    [("ws://h", True), ("wss://h/ws", True), ("http://[::1]:8080", False), ("https://h/a?b", False)],
+)
+def test_where_a_mailbox_is_found(url: str, by_relay: bool) -> None:
+    card = MailboxCard(SERVER.public, url)
+    assert card.by_relay is by_relay
+    assert MailboxCard.parse(card.text) == card
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "mailbox's address is missing"),
+        ("ftp://h", "mailbox's address must begin"),
+        ("HTTPS://h", "must begin"),
+        ("https://", "no host"),
+        ("https://a@h", "user name"),
+        ("https://h/#x", "fragment"),
+        ("https://h:0", "port 0"),
+        ("https://h/" + "a" * URL_MAX, "most"),
+    ],
+)
+def test_addresses_that_no_mailbox_has(url: str, why: str) -> None:
+    with pytest.raises(BadInvite, match=why):
+        MailboxCard(SERVER.public, url)
+
+
+def test_cards_and_invites_are_told_apart() -> None:
+    for parse, text, why in (
+        (Invite.parse, BOX.text, "a mailbox card, not an invite"),
+        (RelayCard.parse, BOX.text, "a mailbox card, not a relay card"),
+        (MailboxCard.parse, CARD, "a relay card, not a mailbox card"),
+        (MailboxCard.parse, PLAIN, "an invite, not a mailbox card"),
+        (MailboxCard.parse, BOX.text[:-1], "last character|cut short"),
+        (RelayCard.parse, RelayCard(SERVER.public, URL).text.replace("R0", "M0"), "a mailbox card"),
+    ):
+        with pytest.raises(BadInvite, match=why):
+            parse(text)
+    with pytest.raises(BadInvite, match=r"must begin with ws:// or wss://$"):
+        RelayCard(SERVER.public, BOX_URL)
+
+
+def test_a_mailbox_card_with_keys_that_must_not_be_used() -> None:
+    for x_pub in LOW_ORDER_X[1:]:
+        with pytest.raises((BadInvite, BadKey)):
+            MailboxCard(PublicIdentity(unhex(x_pub), SERVER.public.ed_pub), BOX_URL)

@@ -272,7 +272,7 @@ async def test_it_is_closed_to_others_whatever_the_umask(path: Path) -> None:
         async with Database.open(path, ONE) as database:
             await database.write(insert, 1)
             assert {mode(each) for each in path.parent.iterdir()} == {0o600}
-            database.copy_to(path.with_name("copy"))
+            copy_database(path, path.with_name("copy"))
     finally:
         os.umask(old)
     assert {mode(each) for each in path.parent.iterdir()} == {0o600}
@@ -384,10 +384,10 @@ async def test_a_copy_is_whole_and_never_in_the_place_of_something(path: Path, t
     copy = tmp_path / "copy.db"
     async with Database.open(path, ONE) as database:
         await asyncio.gather(*(database.submit(insert, i) for i in range(500)))
-        database.copy_to(copy)
+        copy_database(path, copy)
         await database.write(insert, 1000)
         with pytest.raises(DatabaseError, match="exists"):
-            database.copy_to(copy)
+            copy_database(path, copy)
     async with Database.open(copy, ONE) as database:
         assert await database.read(values) == list(range(500))
     link = tmp_path / "link.db"

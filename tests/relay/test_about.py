@@ -1,8 +1,10 @@
 """Texts of the operator: what may be said, and how long."""
 
+import base64
+
 import pytest
 
-from relay.about import MAX_LINK, check_link, text_checker
+from relay.about import MAX_LINK, check_link, check_vapid_key, text_checker
 
 
 def test_a_text_is_given_back_as_it_is() -> None:
@@ -34,3 +36,29 @@ def test_links(link: str) -> None:
 def test_what_is_no_link(link: str) -> None:
     with pytest.raises(ValueError, match="it h"):
         check_link(link)
+
+
+POINT = base64.urlsafe_b64encode(b"\x04" + bytes(range(64))).rstrip(b"=").decode()
+
+
+def test_a_vapid_key_is_an_uncompressed_point() -> None:
+    assert check_vapid_key(POINT) == POINT
+    assert check_vapid_key("") == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        POINT[:-1],
+        POINT + "=",
+        POINT + "A",
+        POINT.replace("A", "+", 1),
+        " " + POINT[1:],
+        "A" * 87,  # begins with 0
+        POINT[:-1] + "_",  # the bits that no byte has
+        "é" * 87,
+    ],
+)
+def test_what_is_no_vapid_key(text: str) -> None:
+    with pytest.raises(ValueError, match="blindrelay-notifier keygen"):
+        check_vapid_key(text)

@@ -144,17 +144,17 @@ def test_info_lets_a_client_pin_the_relay() -> None:
     assert told["ed25519_public"] == SERVER.public.ed_pub.hex()
     assert (told["name"], told["version"], told["protocol_versions"]) == ("blindrelay", __version__, [2])
     assert [told[name] for name in ("operator", "contact", "notice")] == [None, None, None]
-    assert told["push"] == {"offered": False, "kinds": None}
+    assert told["push"] == {"offered": False, "kinds": None, "vapid_public_key": None}
     assert told["mailbox"] == {"offered": False}
 
 
 def test_info_tells_what_is_in_force() -> None:
     limits = Limits(subscriptions=7, frames_per_second=0)
     lab = Lab(limits, notifier=SERVER)
-    lab.core.about = About("n", "o", "c", "é", "https://docs.example")
+    lab.core.about = About("n", "o", "c", "é", "https://docs.example", ("webpush", "fcm"), "B" * 87)
     told = json.loads(body(answer(get("/info"), lab)))
     assert (told["name"], told["operator"], told["contact"], told["notice"]) == ("n", "o", "c", "é")
-    assert told["push"]["offered"] is True
+    assert told["push"] == {"offered": True, "kinds": ["webpush", "fcm"], "vapid_public_key": "B" * 87}
     for name, value in told["limits"].items():
         assert value == getattr(limits, name, {"max_frame": MAX_FRAME}.get(name, value))
     assert (told["limits"]["subscriptions"], told["limits"]["frames_per_second"]) == (7, 0)

@@ -13,6 +13,8 @@ from relay.limits import Limits
 from relay.settings import PREFIX, BadSettings, Settings, bracketed, load, parse_admin
 
 SECRET: Final = "5ec7e7" * 10 + "5ec7"
+VAPID_KEY: Final = "B" + "A" * 86
+"""An uncompressed point as far as its form goes."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,8 @@ GIVEN: Final[list[tuple[str, str, Any]]] = [
     ("data_dir", "/srv/relay", Path("/srv/relay")),
     ("keys", "/run/relay.keys", Path("/run/relay.keys")),
     ("notifier_id", "0123456789abcdEF", "0123456789abcdEF"),
+    ("push_kinds", "unifiedpush, fcm", ("unifiedpush", "fcm")),
+    ("push_vapid_key", VAPID_KEY, VAPID_KEY),
     ("url", "wss://relay.example/ws", "wss://relay.example/ws"),
     ("token_file", "/run/tokens", Path("/run/tokens")),
     ("allow_file", "/run/allow", Path("/run/allow")),
@@ -119,6 +123,14 @@ def test_what_the_operator_says() -> None:
     assert read().about == About()
     about = read("--name", "a", "--operator", "b", "--contact", "c", "--notice", "d", "--docs-url", "https://e").about
     assert about == About("a", "b", "c", "d", "https://e")
+
+
+def test_what_the_notifier_takes() -> None:
+    about = read("--push-kinds", "webpush,apns", "--push-kinds", "webpush", "--push-vapid-key", VAPID_KEY).about
+    assert about == About(push_kinds=("webpush", "apns"), push_vapid_key=VAPID_KEY)
+    assert "push_vapid_key is needed" in refused("--push-kinds", "webpush")
+    assert "'unifiedpush'" in refused("--push-kinds", "carrier-pigeon")
+    assert "blindrelay-notifier keygen" in refused("--push-vapid-key", "B")
 
 
 def test_a_flag_stands_above_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:

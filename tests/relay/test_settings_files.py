@@ -149,6 +149,8 @@ def test_each_setting_and_limit(file: Path) -> None:
         "data_dir": str(file.parent),
         "keys": "/run/relay.keys",
         "notifier_id": "0123456789abcdef",
+        "push_kinds": ("webpush", "apns"),
+        "push_vapid_key": "B" + "A" * 86,
         "url": "wss://relay.example/ws",
         "log_level": "error",
         "token_file": "/run/tokens",

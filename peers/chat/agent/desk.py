@@ -13,8 +13,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from peers.chat.agent.access import Access
 from peers.chat.agent.audit import Audit, AuditFailed
 from peers.chat.agent.rate import Limit
+from peers.chat.output import complain
 from peers.chat.session import Session
-from peers.chat.views import whom
+from peers.chat.views import stamp, whom
 from peers.client import RelayRefused
 from peers.database import DatabaseError
 from peers.profile import ProfileError
@@ -73,7 +74,12 @@ class Desk:
         """
         try:
             yield facts
-            await self._write(tool, facts.pop("outcome", "done"), facts)
+            outcome = facts.pop("outcome", "done")
+            if "began" in facts:
+                # It is done, and that it was begun is written: an error now would have the agent do it again.
+                await self._write_if_possible(tool, outcome, facts)
+            else:
+                await self._write(tool, outcome, facts)
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
                 await self._write_if_possible(tool, "cancelled", facts)
@@ -92,7 +98,9 @@ class Desk:
         Raises:
             AuditFailed: it cannot be written, and so must not be done.
         """
-        await self._write(tool, "began", facts)
+        now = self.session.now()
+        await self.audit.write(now, tool, "began", **facts)
+        facts["began"] = stamp(now)
 
     async def contact(self, name: str, facts: dict[str, Any]) -> ContactRow:
         """Look up a contact that the agent names.
@@ -158,8 +166,8 @@ class Desk:
         await self.audit.write(self.session.now(), tool, outcome, **facts)
 
     async def _write_if_possible(self, tool: str, outcome: str, facts: dict[str, Any]) -> None:
-        """Where an error is told already, that of the log would only hide it."""
+        """Where something else is to be told to the agent; the operator is told on stderr."""
         try:
             await self._write(tool, outcome, facts)
-        except AuditFailed:
-            return
+        except AuditFailed as error:
+            complain(str(error), "warning", json=False)

@@ -56,7 +56,7 @@ class Outbox:
                 path = (directory / name).resolve()
                 if self._opens(path) and path.is_file():
                     return path
-            except (OSError, RuntimeError):  # a name that is too long, a loop of links
+            except (OSError, RuntimeError, ValueError):  # a name that is too long or cannot be, a loop of links
                 continue
         # One text for all reasons: whether a file exists elsewhere is not the agent's concern.
         raise Refused(f"there is no such file that may be sent; files may be sent from: {places} (no hidden ones)")

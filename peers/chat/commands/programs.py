@@ -98,8 +98,7 @@ def mcp(
 ) -> int:
     """Serve an agent by the Model Context Protocol, over stdin and stdout.
 
-    It may talk with the contacts named by --allow and with nobody else. What it does stands in the profile's
-    audit.jsonl.
+    It may talk with the contacts named by --allow and nobody else. What it does stands in audit.jsonl, in the profile.
     """
     try:
         from peers.chat.agent.rate import Rate

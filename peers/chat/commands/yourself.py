@@ -15,7 +15,6 @@ from keys.safety import fingerprint, grouped
 from peers.chat.commands.frame import PROFILE, Call, UsageError, command
 from peers.chat.exits import Exit
 from peers.chat.text import clean_line
-from peers.chat.views import stamp
 from peers.profile import Profile, ProfileError, ask_passphrase, list_profiles
 
 if TYPE_CHECKING:
@@ -130,6 +129,7 @@ def is_carried(profile: Profile) -> bool:
 
 
 def _status(db: Any, profile: Profile, carried: bool) -> dict[str, Any]:
+    from peers.chat.views import stamp
     from peers.store import feed, messages
 
     link = feed.connection(db)

@@ -6,6 +6,7 @@ of any length costs as much as a short one. All changes of the window run one af
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import date
 from typing import Any, ClassVar, Final
 
@@ -26,6 +27,8 @@ from peers.store.messages import MessageRow
 MOST: Final = 4 * PAGE
 """Messages that are mounted at most."""
 
+_FEW: Final = 16
+"""Messages with which a view begins whose height is not known yet."""
 _RIGHT: Final = 3
 """The right button of a mouse."""
 
@@ -118,7 +121,9 @@ class ConversationView(KeptScroll, can_focus=True):
         async with self._lock:
             page: Page
             if at is None:
-                page = await self._store.read(pages.opening, contact)
+                # A message takes a row at least: no more is mounted before something can be seen.
+                shown = min(max(self.size.height, _FEW), PAGE)
+                page = await self._store.read(pages.opening, contact, shown)
             else:
                 page = await self._store.read(pages.around, contact, at)
             await self._replace(contact, page, page.unread_from if at is None else at)
@@ -148,6 +153,10 @@ class ConversationView(KeptScroll, can_focus=True):
                     await self._mark_unread(first)
             if page.rows[-1].outgoing:  # one's own words are always shown
                 self.following = True
+            if self.following and not page.at_end:
+                # More at once than is mounted in one go: who is at the end stays there, and scrolls up for the rest.
+                await self._replace_by_newest(self.contact)
+                return
             await self._append(page)
             self.ends_here = page.at_end
             await self._drop_oldest()
@@ -205,8 +214,7 @@ class ConversationView(KeptScroll, can_focus=True):
             self.scroll_end(animate=False)
         elif self.contact is not None:
             async with self._lock:
-                rows = await self._store.read(pages.older, self.contact, 2**62)
-                await self._replace(self.contact, Page(rows.rows, rows.at_start, at_end=True), None)
+                await self._replace_by_newest(self.contact)
 
     def action_act(self, action: str) -> None:
         bubble = self._bubble(self.selected)
@@ -341,6 +349,10 @@ class ConversationView(KeptScroll, can_focus=True):
             self.pin(bubble.lines[0] if bubble is not None and bubble.lines else bubble, 2.0)
             await self.mount(*widgets)
         self.call_after_refresh(self.settle)
+
+    async def _replace_by_newest(self, contact: int) -> None:
+        page = await self._store.read(pages.newest, contact)
+        await self._replace(contact, replace(page, unread_from=self._unread_from if self._unread_open else None), None)
 
     async def _drop_oldest(self) -> None:
         dropped = self._bubbles[:-MOST]

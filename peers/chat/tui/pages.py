@@ -32,14 +32,19 @@ class Page:
     unread_from: int | None = None
 
 
-def opening(db: sqlite3.Connection, contact: int) -> Page:
-    """Return where a conversation is opened: at what is unread, or else at its end."""
+def opening(db: sqlite3.Connection, contact: int, limit: int = PAGE) -> Page:
+    """Return where a conversation is opened: at what is unread, or else at its end, of which `limit` messages."""
     unread_from = messages.first_unread(db, contact)
     if unread_from is None:
-        rows = messages.history(db, contact, limit=PAGE)
-        return Page(rows, len(rows) < PAGE, at_end=True)
+        return newest(db, contact, limit)
     page = around(db, contact, unread_from)
     return Page(page.rows, page.at_start, page.at_end, unread_from)
+
+
+def newest(db: sqlite3.Connection, contact: int, limit: int = PAGE) -> Page:
+    """Return the last messages."""
+    rows = messages.history(db, contact, limit=limit)
+    return Page(rows, len(rows) < limit, at_end=True)
 
 
 def around(db: sqlite3.Connection, contact: int, message: int) -> Page:

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
-import signal
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keys.files import ClientKeys
 from keys.identity import Identity
 from keys.invite import RelayCard
 from peers.carrier import Carrier
 from peers.client import RelayClient
-from peers.database import Database
 from peers.store import open_store
 from tests.peers.carrier.conversation import WAIT
+from tests.support.steps import count_steps
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
@@ -55,26 +52,11 @@ async def _carry(seeds: tuple[bytes, bytes], nickname: str, store: Path, card: s
 
 
 def _count_steps(kill_at: int) -> None:
-    lock, steps = threading.Lock(), 0
-
-    def step() -> None:
-        nonlocal steps
-        with lock:
-            steps += 1
-            if steps == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    commit, send = Database._commit, RelayClient.send
-
-    def counted_commit(self: Database, group: list[Any]) -> None:
-        step()
-        commit(self, group)
-        step()
+    step, send = count_steps(kill_at), RelayClient.send
 
     async def counted_send(self: RelayClient, recipient_id: bytes, packet: bytes) -> None:
         step()
         await send(self, recipient_id, packet)
         step()
 
-    Database._commit = counted_commit  # type: ignore[method-assign]
     RelayClient.send = counted_send  # type: ignore[method-assign]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from peers.carrier import CarrierOptions
 from peers.client import ClientOptions
 from peers.store import contacts, feed, jobs, messages
@@ -17,29 +15,11 @@ from tests.support.cutting import CuttingProxy
 from tests.support.relay_process import RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from peers.store.messages import MessageRow
 
 FAST = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2))
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
 
 
 @run_async

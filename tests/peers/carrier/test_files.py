@@ -14,35 +14,18 @@ from peers.store import contacts, feed, files, messages
 from peers.store.errors import NoSuchMessage
 from peers.store.feed import Kind
 from peers.store.messages import State
-from tests.peers.carrier.conversation import Person
 from tests.peers.carrier.moving import CHUNK, MIB, arrived, left, make, offer, theirs, until_over, until_removed
 from tests.support.clients import run_async
-from tests.support.relay_process import RelayProcess
 from wire.peer_commands import CancelReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.peers.carrier.conversation import Person
+    from tests.support.relay_process import RelayProcess
 
 FAST = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2), resend=1.0)
 CAREFUL = replace(FAST, auto_accept=0)
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
 
 
 @run_async

@@ -21,7 +21,6 @@ from peers.database import DatabaseError
 from peers.store import contacts, file_rows, file_steps, files, messages
 from peers.store.messages import State
 from tests.peers.carrier import killed
-from tests.peers.carrier.conversation import Person
 from tests.peers.carrier.moving import CHUNK, MIB, arrived, left, make, offer, theirs, until_over, until_removed
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.support.clients import run_async
@@ -44,26 +43,10 @@ if TYPE_CHECKING:
 
     from peers.store.contacts import ContactRow
     from peers.store.file_rows import FileRow
+    from tests.peers.carrier.conversation import Person
 
 FAST = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2), resend=0.5)
 BIG = 64 * MIB
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
 
 
 @pytest.fixture

@@ -32,25 +32,12 @@ from wire.peer_commands import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from peers.store.contacts import ContactRow
     from peers.store.file_rows import FileRow
 
 FAST = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2), resend=5.0, push_after=0.1)
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
 
 
 @pytest.fixture

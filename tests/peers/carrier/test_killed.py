@@ -15,22 +15,15 @@ from peers.store.messages import State
 from tests.peers.carrier import killed
 from tests.peers.carrier.conversation import WAIT, Person
 from tests.support.clients import run_async
-from tests.support.relay_process import RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.context import ForkServerProcess
     from pathlib import Path
 
+    from tests.support.relay_process import RelayProcess
+
 _STEPS_MAX: Final = 200
 """Far more steps than there are: the loops end by themselves once a run is not killed any more."""
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
 
 
 def start(person: Person, relay: RelayProcess, kill_at: int) -> ForkServerProcess:

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from keys.identity import Identity
 from peers.carrier import CarrierOptions
 from peers.store import contacts, feed, messages
 from peers.store.feed import Kind
 from peers.store.messages import State
-from tests.peers.carrier.conversation import Person
 from tests.peers.carrier.telefon import Telefon, uuid
 from tests.support.clients import Clients, run_async
-from tests.support.relay_process import RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.peers.carrier.conversation import Person
+    from tests.support.relay_process import RelayProcess
 
 TEXT, DELIVERED, DELETE, EDIT, READ, CALL, REJECT = 0x20, 0x27, 0x28, 0x29, 0x2A, 0x30, 0x32
 CHANGE_ACK = 0x60
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
 
 
 async def added(alice: Person, theirs: Identity) -> int:

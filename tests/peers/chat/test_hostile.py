@@ -109,6 +109,7 @@ def test_at_a_terminal(alice: User, columns: int) -> None:
     assert "\x1b" in seen.out
     for line in plain.splitlines():
         assert sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line) <= columns
+    assert "Eve" in plain
     if columns == 200:
         assert "[red]x[/red]" in plain
         assert ":skull:" in plain

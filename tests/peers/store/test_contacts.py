@@ -272,8 +272,6 @@ def test_what_they_know_of_us_grows_and_can_be_forgotten(db: sqlite3.Connection)
     contacts.met(db, bob.id, extended=True)
     contacts.met(db, bob.id)
     assert known(bob) == (True, True)
-    contacts.forgot_us(db, bob.id)
-    assert known(bob) == (False, True)
 
 
 def test_a_contact_shows_nothing_of_itself_in_logs(db: sqlite3.Connection) -> None:

@@ -503,6 +503,31 @@ def test_without_its_store_the_program_ends_and_says_why(scene: Scene) -> None:
     run(scene, story)
 
 
+def test_a_burst_while_nobody_looks_is_marked_where_it_begins(scene: Scene) -> None:
+    async def story() -> None:
+        bob = await scene.knows("Bob")
+        await scene.history(bob, 30)
+        async with scene.screen(bob) as view:
+            view.app.post_message(events.AppBlur())
+            await view.quiet()
+            await scene.store.write(burst, scene.now, bob.id, 90)
+            await view.until(lambda: view.in_view[-1:] != [] and view.in_view[-1].startswith("burst 89 "))
+            assert view.chat.people[bob.id].unread == 90
+            while "unread" not in view.lines:
+                before = view.in_view
+                await view.press("pageup")
+                await view.until(lambda before=before: view.in_view != before)  # type: ignore[misc]
+            (marked,) = [b for b in view.chat.conversation.bubbles if any(line.text == "unread" for line in b.lines)]
+            assert marked.content.plain.startswith("burst 0 ")
+
+    run(scene, story)
+
+
+def burst(db: Any, now: int, who: int, count: int) -> None:
+    for number in range(count):
+        messages.receive(db, now, who, messages.uuid(), f"burst {number}")
+
+
 def test_many_events_at_once_come_out_right(scene: Scene) -> None:
     async def story() -> None:
         people = [await scene.knows(f"P{n}") for n in range(12)]

@@ -377,6 +377,51 @@ async def test_the_relay_is_another_one(robot: Robot, bob: Person) -> None:
         assert (await tools.call("get_status"))["connection"] == "refused"
 
 
+@run_async
+async def test_the_log_cannot_be_written_any_more(relay: RelayProcess, robot: Robot, bob: Person) -> None:
+    """What was done is told as done: an error would have the agent do it again."""
+    to_robot = await robot.meets(bob)
+    async with agent(robot, "--allow", "bob") as tools:
+        sending = asyncio.create_task(tools.call("send_message", contact="bob", text="once", wait_seconds=60))
+        async with bob.at(relay):
+            await heard(bob, to_robot, 1)
+            assert (await sending)["state"] == "delivered"
+        sending = asyncio.create_task(tools.call("send_message", contact="bob", text="twice", wait_seconds=3))
+        async with open_store(robot.directory / "store.db") as store:
+            version = -1
+            while not await store.read(messages.search, "twice"):  # it began, and was written down before
+                version = await store.changed(version)
+        robot.audit_path.rename(robot.audit_path.with_suffix(".old"))
+        robot.audit_path.mkdir()
+        assert (await sending)["state"] == "queued"
+        assert "cannot write" in await tools.refused("list_contacts")
+
+
+@run_async
+async def test_nobody_reads_the_answers(robot: Robot, bob: Person) -> None:
+    await robot.meets(bob)
+    status, errors = await asyncio.to_thread(without_reader, robot)
+    assert status == 0, errors
+    assert "Traceback" not in errors
+
+
+def without_reader(robot: Robot) -> tuple[int, str]:
+    """Ask something and close stdout, but not stdin; returns exit status and stderr."""
+    command = robot.user.command("mcp", "--allow", "bob")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, env=robot.user.environment(), cwd=ROOT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
+        process.stdin.flush()
+        errors = process.stderr.read().decode()
+        return process.wait(WAIT), errors
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (None, 0)])
 @run_async
 async def test_stdout_belongs_to_the_protocol(

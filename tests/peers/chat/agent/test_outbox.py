@@ -55,6 +55,7 @@ def test_allowed(out: Path, name: str) -> None:
         "/etc/passwd",
         "/proc/self/environ",
         "x" * 5000,
+        "a\ud800",
     ],
 )
 def test_not_allowed(out: Path, name: str) -> None:
