@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from keys.files import ClientKeys
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from peers.database import Database
     from peers.store.contacts import ContactRow
     from peers.store.messages import MessageRow
     from tests.support.cutting import CuttingProxy
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WAIT: Final = 60.0
 """Seconds after which a test gives up; nothing here takes more than a few on an idle machine."""
+
+
+_opened: list[Database] = []
+
+
+def close_stores() -> None:
+    """Close the stores of all that were made; not within an event loop."""
+    while _opened:
+        asyncio.run(_opened.pop().close())
 
 
 class Person:
@@ -36,6 +47,7 @@ class Person:
         self.files_dir = directory / f"{name}-files"
         self.path = directory / f"{name}.db"
         self.store = open_store(self.path)
+        _opened.append(self.store)
         self._now = 0
 
     def at(self, relay: RelayProcess | CuttingProxy, options: CarrierOptions | None = None) -> Carrier:
