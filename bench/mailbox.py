@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 from bench.machine import describe, pin
 from keys.identity import Identity
@@ -148,13 +148,14 @@ async def fill(store: SqliteStore, load: Load, items: int, expires: int) -> None
         await store._database.write(some, first, min(items, first + 5000))
 
 
-async def expiry(load: Load, store: SqliteStore, items: int) -> dict[str, float]:
+async def expiry(load: Load, store: SqliteStore, items: int, seconds: float) -> dict[str, float]:
     """Let items end at once, and deposit meanwhile: what does each of these wait at most?"""
     mailbox = load.mailbox
     at = read_clocks(mailbox)
     before = (await store.totals()).items
     await fill(store, load, items, at.now - 1)
-    alone = await waits_of(load, lambda: asyncio.sleep(1.0))
+    alone = await waits_of(load, lambda: asyncio.sleep(5 * seconds))
+    commits = count_commits(store)
     batches: list[float] = []
     begin = time.perf_counter()
 
@@ -174,9 +175,27 @@ async def expiry(load: Load, store: SqliteStore, items: int) -> dict[str, float]
         "seconds": taken,
         "longest batch, ms": max(batches) * 1000,
         "median batch, ms": median(batches) * 1000,
+        "longest commit, its own CPU, ms": max(commits) * 1000,
         **described("deposits meanwhile", meanwhile),
         **described("deposits before", alone),
     }
+
+
+def count_commits(store: SqliteStore) -> list[float]:
+    """Return a list to which each commit from now on adds the CPU seconds that it took of the writer.
+
+    What others do on the machine and its disk is not in them.
+    """
+    taken: list[float] = []
+    commit = store._database._commit
+
+    def counted(group: list[Any]) -> None:
+        begin = time.thread_time()
+        commit(group)
+        taken.append(time.thread_time() - begin)
+
+    store._database._commit = counted  # type: ignore[method-assign]
+    return taken
 
 
 async def waits_of(load: Load, work: Callable[[], Awaitable[None]]) -> list[float]:
@@ -220,7 +239,7 @@ async def run(directory: Path, items: int, count: int, seconds: float) -> dict[s
     print(f"\nfilled with {items:,} items in {time.perf_counter() - begin:.0f} s")
     full = await rounds(load, directory, count, seconds)
     show(f"a store of {(await store.totals()).items:,} items", full, empty)
-    ended = await expiry(load, store, min(items, 100_000))
+    ended = await expiry(load, store, min(items, 100_000), seconds)
     print("\nexpiry of many at once, and deposits meanwhile")
     for name, value in ended.items():
         print(f"  {name:36} {value:10,.1f}")

@@ -191,7 +191,12 @@ class Mailbox:
         Raises:
             Refused: FULL, BAD_DEPOSIT or FAILED.
         """
-        expires = await self._stored(self.store.deposit(item, at.now))
+        try:
+            expires = await self._stored(self.store.deposit(item, at.now))
+        except Refused as refusal:
+            if isinstance(refusal.__cause__, StoreFull):
+                raise Refused(Reason.FULL) from refusal.__cause__
+            raise
         # Those alone that were taken: else a flood that pays nothing could raise the price for all.
         self._price.count(at.tick)
         self.tallies.deposits += 1
@@ -379,8 +384,6 @@ class Mailbox:
     async def _stored(self, call: Awaitable[T]) -> T:
         try:
             return await call
-        except StoreFull as error:
-            raise Refused(Reason.FULL) from error
         except StoreError as error:
             raise Refused(Reason.FAILED) from error
 
