@@ -132,6 +132,7 @@ class Outgoing:
             for change in told:
                 if change.message.id in lane.changes:
                     lane.changes[change.message.id] = (change.revision, post.clock() + _REFUSAL)
+            post.stirred.set()
             return
         # What was refused meanwhile is not among the changes any more.
         settled = [

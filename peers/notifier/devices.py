@@ -4,6 +4,7 @@ A device is a token here. Nothing knows whose it is.
 """
 
 from collections import OrderedDict, deque
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from peers.client.backoff import Backoff
@@ -39,9 +40,12 @@ class Errand:
         self.timer: asyncio.TimerHandle | None = None
 
     @property
-    def suspect(self) -> bool:
-        """Whether a push to this device failed before."""
-        return self.tried or self.device.registered.failures > 0
+    def standing(self) -> "Standing":
+        """What is known of the server to which it goes."""
+        registered = self.device.registered
+        if self.tried or registered.failures:
+            return Standing.SUSPECT
+        return Standing.FRESH if registered.last_ok is None else Standing.PROVEN
 
     def begin(self) -> None:
         """It is under way now. Of a call that means that the next one rings again."""
@@ -53,6 +57,18 @@ class Errand:
         self.device.errands -= 1
         if self.device.joined.get(self.type) is self:
             del self.device.joined[self.type]
+
+
+class Standing(IntEnum):
+    """What pushes to a token came to. Whoever registers chooses the server, and ids cost nothing: what never worked
+    must not be able to take all the workers from what does."""
+
+    PROVEN = 0
+    """The last one was taken."""
+    FRESH = 1
+    """There was none yet."""
+    SUSPECT = 2
+    """The last one failed."""
 
 
 class Device:

@@ -19,7 +19,7 @@ import structlog
 from keys.primitives import random_bytes
 from peers.client.backoff import ASKED_MOST, Backoff, Random
 from peers.notifier.channel import Channel, Outcome, Push, PushType, Result
-from peers.notifier.devices import Device, Devices, Errand
+from peers.notifier.devices import Device, Devices, Errand, Standing
 from peers.notifier.limits import Limits
 from peers.notifier.log import where
 from peers.notifier.metrics import Metrics
@@ -72,7 +72,11 @@ class Lane:
         self._channel = channel
         self._limits = limits
         self._workers = workers
-        self._suspects_most = max(1, workers // 4)
+        self._most = {
+            Standing.PROVEN: workers,
+            Standing.FRESH: max(1, workers // 2),
+            Standing.SUSPECT: max(1, workers // 4),
+        }
         self._ledger = ledger
         self._metrics = metrics
         self._random = random
@@ -81,12 +85,12 @@ class Lane:
         self._devices = Devices()
         # All that waits, ready or not, in the order in which it gives way when there is too much.
         self._waiting: dict[PushType, OrderedDict[Errand, None]] = {each: OrderedDict() for each in PushType}
-        # What could be under way now: first what did not fail before, of either calls first.
-        self._ready: dict[tuple[bool, PushType], OrderedDict[Errand, None]] = {
-            (suspect, each): OrderedDict() for suspect in (False, True) for each in (PushType.CALL, PushType.MESSAGE)
+        # What could be under way now: first what worked before, of each standing calls first.
+        self._ready: dict[tuple[Standing, PushType], OrderedDict[Errand, None]] = {
+            (standing, each): OrderedDict() for standing in Standing for each in (PushType.CALL, PushType.MESSAGE)
         }
         self._under_way: dict[asyncio.Task[None], Errand] = {}
-        self._suspects = 0
+        self._busy = dict.fromkeys(Standing, 0)
         self._paused_until = float("-inf")
         self._pause_backoff = Backoff(*_PAUSE_BACKOFF, random)
         self._resuming: asyncio.TimerHandle | None = None
@@ -211,12 +215,12 @@ class Lane:
         if due > now:
             errand.timer = self._loop.call_later(due - now, self._due, errand)
         else:
-            self._ready[errand.suspect, errand.type][errand] = None
+            self._ready[errand.standing, errand.type][errand] = None
             self._pump()
 
     def _due(self, errand: Errand) -> None:
         errand.timer = None
-        self._ready[errand.suspect, errand.type][errand] = None
+        self._ready[errand.standing, errand.type][errand] = None
         self._pump()
 
     def _take(self, errand: Errand) -> None:
@@ -254,10 +258,11 @@ class Lane:
     # --- Pushing -----------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        while not self.paused and len(self._under_way) < self._workers and (errand := self._next()) is not None:
+        while not self.paused and len(self._under_way) < self._workers and (taken := self._next()) is not None:
+            errand, standing = taken
             errand.begin()
-            self._suspects += errand.suspect
-            task = self._loop.create_task(self._attempt(errand, suspect=errand.suspect), name=f"push {self.name}")
+            self._busy[standing] += 1
+            task = self._loop.create_task(self._attempt(errand, standing), name=f"push {self.name}")
             self._under_way[task] = errand
             task.add_done_callback(self._attempted)
 
@@ -265,26 +270,26 @@ class Lane:
         del self._under_way[task]
         self._pump()
 
-    def _next(self) -> Errand | None:
+    def _next(self) -> tuple[Errand, Standing] | None:
         """Take the next errand that can be done now."""
         now = self._clock()
-        for (suspect, _), ready in self._ready.items():
-            while ready and not (suspect and self._suspects >= self._suspects_most):
+        for (standing, _), ready in self._ready.items():
+            while ready and self._busy[standing] < self._most[standing]:
                 errand, _nothing = ready.popitem(last=False)
                 del self._waiting[errand.type][errand]
                 if now < errand.expires:
-                    return errand
+                    return errand, standing
                 self._expire(errand)
         return None
 
-    async def _attempt(self, errand: Errand, *, suspect: bool) -> None:
+    async def _attempt(self, errand: Errand, standing: Standing) -> None:
         try:
             outcome = await self._push(errand)
         except asyncio.CancelledError:
             self._abandon(errand)
             raise
         finally:
-            self._suspects -= suspect
+            self._busy[standing] -= 1
         self._metrics.pushed(self.name, errand.type, outcome.result)
         self._settle(errand, outcome)
 

@@ -151,7 +151,7 @@ async def test_a_relay_that_is_slow_to_answer_ends_nothing(
         try:
             await barrier(self, min(timeout, 0.2))
         except TimeoutError:
-            if task is not None and task.get_name() == "carrier-send":
+            if task is not None and task.get_name() == "carrier-settle":
                 timed_out.set()
             raise
 

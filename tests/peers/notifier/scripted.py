@@ -94,6 +94,6 @@ class ListLedger:
         self.told.append(("forget", registered.token))
 
 
-def device(name: str = "phone", *, failures: int = 0, kind: int = 1) -> Registered:
-    """Return a token as the registry gives it."""
-    return Registered(kind, name.encode().ljust(16, b"."), name.encode(), None, failures)
+def device(name: str = "phone", *, failures: int = 0, kind: int = 1, fresh: bool = False) -> Registered:
+    """Return a token as the registry gives it; a `fresh` one was never reached."""
+    return Registered(kind, name.encode().ljust(16, b"."), name.encode(), None if fresh else 20_000, failures)

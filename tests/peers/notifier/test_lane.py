@@ -411,6 +411,26 @@ async def test_devices_that_never_answer_leave_most_of_the_lane_to_the_others() 
 
 
 @in_virtual_time
+async def test_servers_that_were_never_reached_leave_room_for_those_that_were() -> None:
+    """Ids and host names cost nothing: any number of tokens can be new, and each of their servers hang."""
+
+    async def script(token: bytes, _push: Push) -> Outcome:
+        if token.startswith(b"tar"):
+            await asyncio.Event().wait()
+        return SENT
+
+    rig = Rig(script, workers=8, limits=Limits(attempt=20))
+    for number in range(100):
+        rig.lane.wake(device(f"tar {number}", fresh=True), CALL)
+    await passes(1)
+    assert rig.channel.under_way == 4
+    rig.lane.wake(device("good"), MESSAGE)
+    rig.lane.wake(device("good and called"), CALL)
+    await passes(1)
+    assert sum(token.startswith(b"good") for token in rig.channel.tokens) == 2
+
+
+@in_virtual_time
 async def test_after_its_first_failure_a_push_is_among_its_like() -> None:
     async def hangs(_token: bytes, _push: Push) -> Outcome:
         await asyncio.Event().wait()

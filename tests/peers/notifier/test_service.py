@@ -247,7 +247,7 @@ async def test_ten_thousand_wakes_in_a_burst_lose_none(tmp_path: Path) -> None:
         for kind in ("message", "call"):
             for reason in ("coalesced", "capped", "dropped", "expired", "abandoned"):
                 assert rig.figure("skipped_total", channel="fcm", type=kind, reason=reason) == 0
-        assert rig.fcm.most_at_once == 32
+        assert rig.fcm.most_at_once == 16  # half of the workers: none of these was reached before
 
 
 @run_async
@@ -263,8 +263,8 @@ async def test_a_dead_channel_does_not_delay_the_others(tmp_path: Path) -> None:
             rig.feed.put(PushRegistered(each, 1, each), PushRegistered(each, 2, each))
         rig.feed.put(*(WakeRequested(each, 0) for each in everybody))
         await asyncio.wait_for(rig.web.has_taken(500), WAIT)
-        assert rig.fcm.under_way == 16
-        assert rig.figure("queue", channel="fcm", type="message") == 500 - 16
+        assert rig.fcm.under_way == 8  # half of the workers: none of these was reached before
+        assert rig.figure("queue", channel="fcm", type="message") == 500 - 8
         rig.feed.put(None)
         await asyncio.wait_for(asyncio.shield(rig.task), WAIT)
         assert await rig.service.finish(asyncio.get_running_loop().time()) == 500
