@@ -116,14 +116,6 @@ class Carrier:
         """
         await asyncio.shield(self._task)
 
-    async def connected(self) -> None:
-        """Wait until there is a session at the relay.
-
-        Raises:
-            RelayRefused: there will be none.
-        """
-        await self._client.connected()
-
     async def _run(self) -> None:
         try:
             async with self._client, asyncio.TaskGroup() as tasks:
