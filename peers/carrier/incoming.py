@@ -134,6 +134,8 @@ class Incoming:
         lane.changes.pop(tag.message, None)
 
     async def _then(self, written: "asyncio.Future[Any]", lane: Lane, answer: Body | None) -> None:
+        # Of a store that fails, the first of these tells whoever carries; the others need not tell the terminal.
+        written.add_done_callback(lambda done: done.cancelled() or done.exception())
         await self._answers.put((written, lane, answer))
 
 

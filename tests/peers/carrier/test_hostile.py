@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sqlite3
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from keys.identity import Identity, PublicIdentity
-from peers.carrier import CarrierOptions
+from peers.carrier import CarrierOptions, incoming
+from peers.carrier import carrier as carrier_module
 from peers.client import ClientOptions, RelayClient
+from peers.database import DatabaseError
 from peers.store import contacts, feed, file_rows, messages
 from peers.store.feed import Kind
 from peers.store.messages import State
@@ -187,3 +191,38 @@ async def test_who_introduces_other_keys_again_and_again_is_told_of_once(
     notices = [event for event in await bob.store.read(feed.read, 0) if event.kind is Kind.NOTICE]
     assert len(notices) == 1
     assert "other keys" in notices[0].detail
+
+
+@run_async
+async def test_a_store_that_fails_says_so_once(
+    relay: RelayProcess, alice: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write that waits fails with it, and none of them may write to the terminal of whoever uses it."""
+    to_bob = await alice.adds(bob)
+    await bob.adds(alice)
+    for number in range(50):
+        await alice.says(to_bob, f"text {number}")
+    loud: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loud.append(context))
+
+    def full(*_: object) -> bool:
+        raise sqlite3.OperationalError("full")
+
+    monkeypatch.setattr(incoming, "_received", full)
+    async with alice.at(relay, FAST), bob.at(relay, FAST) as carrier:
+        with pytest.raises(DatabaseError):
+            await carrier.failure()
+    del carrier
+    gc.collect()
+    await asyncio.sleep(0)
+    assert loud == []
+
+
+@run_async
+async def test_a_carrier_that_runs_for_long_keeps_the_feed_small(
+    relay: RelayProcess, bob: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrier_module, "_TIDY", 0.05)
+    async with bob.at(relay, FAST):
+        old = await bob.store.write(feed.add, 1, Kind.PRESENCE, detail="online")
+        await bob.until(feed.read, lambda events: all(event.seq != old for event in events), 0)

@@ -353,3 +353,32 @@ def test_history_in_pages(db: sqlite3.Connection, bob: ContactRow) -> None:
     with pytest.raises(NoSuchMessage):
         messages.get(db, 999)
     assert repr(messages.get(db, ids[0])) == f"MessageRow({ids[0]})"
+
+
+def test_looking_for_what_is_to_be_sent_costs_no_more_in_a_long_history(
+    db: sqlite3.Connection, bob: ContactRow
+) -> None:
+    """It is looked for at every turn of a carrier."""
+
+    def cost() -> int:
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        db.set_progress_handler(count, 10)
+        assert messages.contacts_to_send(db) == {bob.id}
+        assert len(to_tell(db, bob)) == 1
+        db.set_progress_handler(None, 0)
+        return steps
+
+    db.execute("BEGIN")
+    messages.mark_read(db, 1, bob.id, hear(db, bob).id)
+    say(db, bob)
+    short = cost()
+    for number in range(3000):
+        row = sent(db, bob, f"text {number}")
+        messages.acknowledged(db, 3, bob.id, row.uuid)
+        say(db, bob, f"waits {number}")
+    assert cost() < 3 * short + 100
