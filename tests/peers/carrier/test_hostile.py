@@ -18,12 +18,10 @@ from peers.database import DatabaseError
 from peers.store import contacts, feed, file_rows, messages
 from peers.store.feed import Kind
 from peers.store.messages import State
-from tests.peers.carrier.conversation import Person
 from tests.peers.carrier.moving import MIB, arrived, make, offer
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.support.clients import run_async
 from tests.support.cutting import CuttingProxy
-from tests.support.relay_process import RelayProcess
 from wire.peer_commands import (
     Call,
     Delete,
@@ -37,30 +35,14 @@ from wire.peer_commands import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.peers.carrier.conversation import Person
+    from tests.support.relay_process import RelayProcess
     from wire.commands import Body
 
 FAST = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2), resend=0.5)
 SAID = messages.uuid()
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
 
 
 def offer_of(size: int) -> FileOffer:
