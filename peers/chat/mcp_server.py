@@ -113,10 +113,11 @@ async def _run(session: Session, outbox: Outbox, options: McpOptions, source: In
         )
         server = make_server(desk, outbox, options)
         signals = Signals()
+        # Before the first call comes: one that waits for a delivery also waits for the end of all deliveries.
+        await session.carry()
         serving = asyncio.create_task(server.serve(source, sink), name="mcp")
         stopped = asyncio.create_task(signals.wait(), name="mcp-signal")
         try:
-            await session.carry()
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
                 serving.result()

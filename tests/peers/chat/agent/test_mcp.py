@@ -19,6 +19,7 @@ from peers.store import contacts, files, messages, open_store
 from peers.store.messages import State
 from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.chat.agent.session import Agent, Robot, agent
+from tests.peers.chat.bridge.process import heeds_signals
 from tests.support.clients import run_async
 from tests.support.relay_process import ROOT
 
@@ -436,6 +437,7 @@ async def test_stdout_belongs_to_the_protocol(
         env=robot.user.environment(),
         cwd=ROOT,
         limit=1 << 20,
+        preexec_fn=heeds_signals,
     )
     assert process.stdin is not None
     assert process.stdout is not None

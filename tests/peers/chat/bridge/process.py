@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +15,6 @@ from tests.peers.carrier.conversation import WAIT
 from tests.support.relay_process import ROOT
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
@@ -36,6 +36,12 @@ def environment(home: Path, keys: ClientKeys, relay: RelayProcess, *peers: Invit
         "WSCHAT_SERVER_X_PUB": relay.public.x_pub.hex(),
         "WSCHAT_SERVER_ED_PUB": relay.public.ed_pub.hex(),
     }
+
+
+def heeds_signals() -> None:
+    """For the child: also where the tests themselves were started to ignore some, as by nohup(1)."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def robot() -> ClientKeys:
@@ -62,6 +68,7 @@ class Bridge:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
+            preexec_fn=heeds_signals,
         )
         self._listening = asyncio.create_task(self._listen())
         return self
