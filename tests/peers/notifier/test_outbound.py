@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,6 +137,31 @@ class TestTheWayThere:
             await outbound.post(outbound.check("https://mixed.example.org/"), {}, b"")
         await outbound.close()
         assert tried == ["64:ff9b::101:101"]
+
+    @run_async
+    async def test_and_their_connections_are_let_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sent: list[object] = []
+
+        async def send(_request: object, conn: object) -> object:
+            sent.append(conn)
+            return conn
+
+        def connection(peer: str) -> SimpleNamespace:
+            return SimpleNamespace(transport=SimpleNamespace(get_extra_info=lambda _: (peer, 443, 0, 0)))
+
+        monkeypatch.setattr("aiohttp.ClientRequest.send", send)
+        for nat64, passes in (([parse_nat64("64:ff9b::/96")], True), ([], False)):
+            outbound = Outbound(nat64=nat64)
+            kind = outbound._session(allowed=False, ours=False)._request_class
+            request = kind.__new__(kind)
+            for peer, public in (("64:ff9b::101:101", passes), ("64:ff9b::7f00:1", False)):
+                if public:
+                    await request.send(connection(peer))  # type: ignore[arg-type]
+                else:
+                    with pytest.raises(ForbiddenAddress):
+                        await request.send(connection(peer))  # type: ignore[arg-type]
+            await outbound.close()
+        assert len(sent) == 1
 
     @run_async
     async def test_a_name_that_changes_its_mind_gains_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
