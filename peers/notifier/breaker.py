@@ -89,11 +89,12 @@ class _Bucket:
 
 @dataclass(slots=True)
 class _State:
-    bucket: _Bucket
+    few: _Bucket
+    """While it takes none."""
+    many: _Bucket | None = None
+    """While it takes pushes; made when it first does, and kept: to lose that and win it back gains nothing."""
     proven: bool = False
     """Whether it takes pushes."""
-    served: bool = False
-    """Whether it ever did."""
     faults: int = 0
     strange: int = 0
     until: float = 0.0
@@ -118,7 +119,7 @@ class Breaker:
         self._rates = rates or Rates()
         self._proven: OrderedDict[str, _State] = OrderedDict()
         self._unproven: OrderedDict[str, _State] = OrderedDict()
-        self._all_unproven = _Bucket(_UNPROVEN_ALL, _UNPROVEN_ALL * _BURST, _UNPROVEN_ALL * _BURST, clock())
+        self._all_unproven = self._bucket(_UNPROVEN_ALL, _UNPROVEN_ALL * _BURST)
 
     def __len__(self) -> int:
         return len(self._proven) + len(self._unproven)
@@ -149,9 +150,11 @@ class Breaker:
             return left
         if trusted:
             return 0.0
-        left = state.bucket.wait(now, call)
-        if left == 0 and not state.proven and (left := self._all_unproven.wait(now, call)) > 0:
-            state.bucket.give_back()
+        if state.proven and state.many is not None:
+            return state.many.wait(now, call)
+        left = state.few.wait(now, call)
+        if left == 0 and (left := self._all_unproven.wait(now, call)) > 0:
+            state.few.give_back()
         return left
 
     def took(self, origin: str) -> None:
@@ -195,7 +198,7 @@ class Breaker:
         state.faults += 1
         if state.faults >= _FAULTS:
             pause = max(_FIRST_PAUSE * 2.0 ** min(state.faults - _FAULTS, 10), retry_after or 0.0)
-            state.until = self._clock() + min(pause, _LONGEST_PAUSE if state.served else _LONGEST_UNSERVED)
+            state.until = self._clock() + min(pause, _LONGEST_PAUSE if state.many else _LONGEST_UNSERVED)
 
     def erred(self, origin: str) -> None:
         """The server answered 5xx: it may mean one subscription, but does it serve any?"""
@@ -224,24 +227,23 @@ class Breaker:
             if state is not None:
                 states.move_to_end(origin)
                 return state
-        return self._keep(self._unproven, origin, _State(self._bucket(proven=False)))
+        return self._keep(self._unproven, origin, _State(self._bucket(self._rates.unproven / 60, _UNPROVEN_EACH)))
 
     def _keep(self, states: "OrderedDict[str, _State]", origin: str, state: _State) -> _State:
-        state.bucket = self._bucket(proven=state.proven)
         states[origin] = state
         if len(states) > _ORIGINS_MAX * (1 if state.proven else 4):
             states.popitem(last=False)
         return state
 
     def _prove(self, origin: str, state: _State) -> None:
-        state.proven = state.served = True
+        state.proven = True
         state.faults = state.strange = 0
+        if state.many is None:
+            state.many = self._bucket(self._rates.proven, max(1.0, self._rates.proven * _BURST))
         self._unproven.pop(origin, None)
         self._keep(self._proven, origin, state)
 
-    def _bucket(self, *, proven: bool) -> _Bucket:
-        rate = self._rates.proven if proven else self._rates.unproven / 60
-        most = max(1.0, rate * _BURST) if proven else float(_UNPROVEN_EACH)
+    def _bucket(self, rate: float, most: float) -> _Bucket:
         return _Bucket(rate, most, most, self._clock())
 
     @staticmethod

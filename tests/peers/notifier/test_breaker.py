@@ -241,6 +241,19 @@ class TestHowMuch:
             breaker.strange("a")
         assert let_through(breaker) == 4
 
+    def test_who_is_doubted_and_proves_to_be_one_again_and_again_gains_nothing(self) -> None:
+        """A web site may answer 200 at one path and 400 at another."""
+        breaker = Breaker(Clock())
+        breaker.took("site")
+        sent = 0
+        for _ in range(20):
+            sent += let_through(breaker, "site", call=True)
+            for _ in range(20):
+                breaker.strange("site")
+            sent += let_through(breaker, "site", call=True)
+            breaker.took("site")
+        assert sent == 500 + 5
+
     def test_memory_is_bounded_and_new_servers_do_not_push_out_those_that_serve(self) -> None:
         breaker = Breaker(Clock())
         for number in range(3000):
