@@ -4,7 +4,8 @@ Whoever registers for pushes chooses the host that we connect to, and so decides
 Without this check the notifier would be a way into the network that it stands in (SSRF).
 """
 
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 # IPv6 by what is allowed: IANA gives out global unicast addresses from this block alone. That leaves out loopback, ::,
@@ -52,12 +53,49 @@ _SPECIAL_4: Final = tuple(
 )
 
 
-def is_public(address: str) -> bool:
-    """Tell whether a numeric address, as the system gives it, is one of the public internet. Anything else is not."""
+_NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)
+
+
+def parse_nat64(text: str) -> IPv6Network:
+    """Read the prefix of a NAT64, such as ``64:ff9b::/96`` (RFC 6052 §2.1, §2.2).
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        prefix = IPv6Network(text)
+    except ValueError:
+        prefix = None
+    # Octet 8 is zero in all addresses of a translator, so that of a prefix of 96 bits is as well.
+    if prefix is None or prefix.prefixlen not in _NAT64_LENGTHS or prefix.network_address.packed[8]:
+        lengths = ", ".join(map(str, _NAT64_LENGTHS))
+        raise ValueError(f"the prefix of a NAT64 is one as in 64:ff9b::/96, of {lengths} bits")
+    return prefix
+
+
+def is_public(address: str, nat64: Collection[IPv6Network] = ()) -> bool:
+    """Tell whether a numeric address, as the system gives it, is one of the public internet. Anything else is not.
+
+    Args:
+        address: the address.
+        nat64: prefixes of translators: an address there leads to the IPv4 address within it, and that is looked at.
+    """
     try:
         ip = ip_address(address)  # a zone ("fe80::1%eth0") parses, and is link-local
     except ValueError:
         return False
-    if ip.version == 4:
-        return not any(ip in network for network in _SPECIAL_4)
-    return ip in _UNICAST and not any(ip in network for network in _SPECIAL_6)
+    if isinstance(ip, IPv6Address):
+        for prefix in nat64:
+            if ip in prefix:
+                inner = _embedded(ip, prefix.prefixlen)
+                return inner is not None and is_public(str(inner))
+        return ip in _UNICAST and not any(ip in network for network in _SPECIAL_6)
+    return not any(ip in network for network in _SPECIAL_4)
+
+
+def _embedded(ip: IPv6Address, length: int) -> IPv4Address | None:
+    """Return the IPv4 address within a translated one (RFC 6052 §2.2), None where there is none as it has to be."""
+    packed = ip.packed
+    start = length // 8
+    rest = packed[start:8] + packed[max(start, 9) :]
+    return None if packed[8] or any(rest[4:]) else IPv4Address(rest[:4])

@@ -19,7 +19,7 @@ class Admin:
     """Listens and answers.
 
     Args:
-        service: is asked whether it is connected.
+        service: is asked whether it is connected, and how much is registered.
         metrics: are shown.
         channels: the names of the channels.
     """
@@ -78,4 +78,5 @@ class Admin:
         )
 
     async def _show(self, _request: web.Request) -> web.Response:
+        await self._service.count()
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, **_NO_STORE})

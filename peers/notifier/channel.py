@@ -1,12 +1,14 @@
-"""What every push channel looks like to the service: one interface, five ways in which a push can end badly.
+"""What every push channel looks like to the service: one interface, and the ways in which a push can end.
 
 A push carries no sender, no text and no id: "something is there", and whether it is a call. What the push service
 learns all the same stands in the docstring of each channel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
+
+from wire.commands import PushKind
 
 
 class PushType(Enum):
@@ -18,10 +20,14 @@ class PushType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One push. ``ttl``: seconds for which the service keeps it for a device that is offline; 0 is "now or never"."""
+    """One push. ``ttl``: seconds for which the service keeps it for a device that is offline; 0 is "now or never".
+
+    ``known``: whether the last push to this token was taken; nothing of it is sent.
+    """
 
     type: PushType
     ttl: int
+    known: bool = field(default=False, compare=False)
 
 
 class Result(Enum):
@@ -31,7 +37,9 @@ class Result(Enum):
     GONE = "gone"  # it knows this token no longer: forget it
     BUSY = "busy"  # it wants less of us altogether: pause the channel
     RETRY = "retry"  # a passing fault: try this push again
-    REFUSED = "refused"  # our request or our credentials are wrong: do not retry, tell the operator
+    HELD = "held"  # not sent: its server is left alone now, or had its share. Nothing is learned of the token
+    REFUSED = "refused"  # our request or our credentials are wrong: tell the operator; try again if a time is named
+    STRANGE = "strange"  # an answer that no push service gives: do not retry; it counts against the token
     UNUSABLE = "unusable"  # a token to which nothing can be sent: forget it
 
 
@@ -45,6 +53,14 @@ class Outcome:
     result: Result
     retry_after: float | None = None
     detail: str = ""
+
+
+def kind_name(kind: int) -> str:
+    """Return what the channel of a kind is called, also of one that is switched off."""
+    try:
+        return PushKind(kind).name.lower().replace("_", "")
+    except ValueError:
+        return f"kind {kind}"
 
 
 class Channel(Protocol):

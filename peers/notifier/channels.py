@@ -1,8 +1,10 @@
 """Makes the channels that the settings ask for. Each is imported only where it is used."""
 
+import time
 from dataclasses import dataclass
 
 from keys.errors import KeysError
+from peers.notifier.addresses import parse_nat64
 from peers.notifier.channel import Channel
 from peers.notifier.endpoints import AllowedHost
 from peers.notifier.errors import BadNotifierSettings
@@ -36,7 +38,11 @@ def open_channels(settings: Settings, vapid: VapidKey) -> Channels:
         allowed = [AllowedHost.parse(each) for each in settings.allow_host]
     except ValueError as error:
         raise BadNotifierSettings([f"allow_host: {error}"]) from None
-    outbound = Outbound(allowed)
+    try:
+        nat64 = [parse_nat64(each) for each in settings.nat64]
+    except ValueError as error:
+        raise BadNotifierSettings([f"nat64: {error}"]) from None
+    outbound = Outbound(allowed, nat64=nat64)
     channels: list[Channel] = []
     for name, make in (("contact", _by_contact), ("fcm_account", _fcm), ("apns_key", _apns)):
         try:
@@ -55,13 +61,16 @@ def open_channels(settings: Settings, vapid: VapidKey) -> Channels:
 def _by_contact(settings: Settings, vapid: VapidKey, outbound: Outbound) -> list[Channel]:
     if not settings.contact:
         return []
+    from peers.notifier.breaker import Breaker, Rates
     from peers.notifier.unifiedpush import UnifiedPush
     from peers.notifier.vapid import VapidTokens
     from peers.notifier.webpush import WebPush
 
-    webpush = WebPush(outbound, VapidTokens(vapid, settings.contact))
+    rates = Rates(settings.limits.server_rate, settings.limits.new_server_rate)
+    breaker = Breaker(time.monotonic, rates)
+    webpush = WebPush(outbound, VapidTokens(vapid, settings.contact), breaker)
     found: list[Channel] = [webpush] if settings.webpush else []
-    return [*found, UnifiedPush(outbound, webpush)] if settings.unifiedpush else found
+    return [*found, UnifiedPush(outbound, webpush, breaker)] if settings.unifiedpush else found
 
 
 def _fcm(settings: Settings, _vapid: VapidKey, outbound: Outbound) -> list[Channel]:

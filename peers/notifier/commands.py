@@ -18,14 +18,13 @@ from keys.identity import ID_SIZE
 from keys.invite import Invite
 from peers.notifier import log
 from peers.notifier.arguments import PROGRAM, settings_table
-from peers.notifier.channel import Push, PushType, Result
+from peers.notifier.channel import Push, PushType, Result, kind_name
 from peers.notifier.channels import open_channels
 from peers.notifier.errors import BadNotifierSettings, NotifierError
 from peers.notifier.keyfile import NICKNAME, mint, mint_push_keys, read_push_keys
 from peers.notifier.process import REGISTRY_FILE, find_identity, open_registry, run
 from peers.notifier.registry import Registry
 from peers.notifier.settings import Settings, load, parse_admin
-from wire.commands import PushKind
 
 _HEALTH_WAIT: Final = 5.0
 _ID: Final = re.compile(rf"[0-9a-fA-F]{{{2 * ID_SIZE}}}")
@@ -128,7 +127,7 @@ def _count(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         async with await _open(settings) as registry:
             counts = await registry.count()
         for kind, number in sorted(counts.tokens.items()):
-            print(f"{_kind_name(kind)}: {number}")
+            print(f"{kind_name(kind)}: {number}")
         print(f"tokens: {sum(counts.tokens.values())}\nids: {counts.ids}")
 
     asyncio.run(count())
@@ -155,10 +154,9 @@ def _forget(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     async def forget() -> int:
         async with await _open(settings) as registry:
-            before = len((await registry.find([client_id])).get(client_id, ()))
-            await registry.remove(client_id)
-        print(f"forgotten: {before}")
-        return 0 if before else 1
+            removed = await registry.remove(client_id)
+        print(f"forgotten: {removed.tokens}")
+        return 0 if removed.tokens else 1
 
     return asyncio.run(forget())
 
@@ -169,7 +167,8 @@ def _test(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     client_id = _read_id(arguments.id)
     kind = PushType.CALL if arguments.call else PushType.MESSAGE
     limits = settings.limits
-    push = Push(kind, limits.call_ttl if arguments.call else limits.message_ttl)
+    # By the operator's word these are push servers: all devices are pushed to at once.
+    push = Push(kind, limits.call_ttl if arguments.call else limits.message_ttl, known=True)
 
     async def test() -> int:
         async with await _open(settings) as registry:
@@ -183,7 +182,7 @@ def _test(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             for each in found:
                 channel = channels.by_kind.get(each.kind)
                 if channel is None:
-                    print(f"{_kind_name(each.kind)}: this service is not switched on")
+                    print(f"{kind_name(each.kind)}: this service is not switched on")
                     sent = False
                     continue
                 outcome = await channel.push(each.token, push)
@@ -195,13 +194,6 @@ def _test(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 0 if sent else 1
 
     return asyncio.run(test())
-
-
-def _kind_name(kind: int) -> str:
-    try:
-        return PushKind(kind).name.lower().replace("_", "")
-    except ValueError:
-        return f"kind {kind}"
 
 
 def _read_id(text: str) -> bytes:

@@ -28,7 +28,7 @@ class Errand:
         backoff: the delays between attempts.
     """
 
-    __slots__ = ("backoff", "device", "expires", "since", "timer", "tried", "type")
+    __slots__ = ("backoff", "began", "device", "expires", "since", "timer", "tried", "type")
 
     def __init__(self, device: "Device", kind: PushType, since: float, expires: float, backoff: Backoff) -> None:
         self.device = device
@@ -37,6 +37,8 @@ class Errand:
         self.expires = expires
         self.backoff = backoff
         self.tried = False
+        self.began = 0
+        """How often the token had been registered again when the last attempt began."""
         self.timer: asyncio.TimerHandle | None = None
 
     @property
@@ -49,6 +51,7 @@ class Errand:
 
     def begin(self) -> None:
         """It is under way now. Of a call that means that the next one rings again."""
+        self.began = self.device.renewals
         if self.type is PushType.CALL and self.device.joined.get(PushType.CALL) is self:
             del self.device.joined[PushType.CALL]
 
@@ -74,10 +77,12 @@ class Standing(IntEnum):
 class Device:
     """What is known of a token."""
 
-    __slots__ = ("calls", "covered_until", "errands", "held_until", "joined", "registered")
+    __slots__ = ("calls", "covered_until", "errands", "held_until", "joined", "registered", "renewals")
 
     def __init__(self, registered: Registered) -> None:
         self.registered = registered
+        self.renewals = 0
+        """How often the token was registered again meanwhile."""
         self.errands = 0
         """Those that are not over."""
         self.joined: dict[PushType, Errand] = {}
@@ -121,6 +126,12 @@ class Devices:
             self._devices.move_to_end(registered.token_hash)
             device.registered = registered
         return device
+
+    def renewed(self, token_hash: bytes) -> None:
+        """Note that a token was registered again: what is under way for it is about the token as it was."""
+        device = self._devices.get(token_hash)
+        if device is not None:
+            device.renewals += 1
 
     def pop(self, token_hash: bytes) -> Device | None:
         """Forget a device, and return it."""

@@ -73,6 +73,8 @@ class Endpoint:
     """Scheme, host and, unless it is the scheme's own, port (RFC 6454 §6.2)."""
     allowed: bool
     """Whether it is on a host that the operator allowed: addresses are not checked then."""
+    ours: bool = False
+    """Whether the operator's settings name it, and no token: it shares no resolver and no connections with others."""
 
 
 def check_endpoint(text: str, allowed: Collection[AllowedHost] = ()) -> Endpoint:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from peers.notifier.channel import Outcome, Push, PushType, Result
-from peers.notifier.google import AccessTokens, NoAccess, ServiceAccount, read_json
+from peers.notifier.google import REFUSED_WAIT, AccessTokens, NoAccess, ServiceAccount, read_json
 from peers.notifier.outbound import Forbidden, Outbound, Reply, Unreachable
 from wire.commands import PushKind
 
@@ -57,7 +57,7 @@ class Fcm:
         if not _PROJECT.fullmatch(project):
             raise ValueError("a Firebase project is named like my-project-1a2b3")
         self._outbound = outbound
-        self._endpoint = outbound.check(f"{api}/v1/projects/{project}/messages:send")
+        self._endpoint = outbound.check(f"{api}/v1/projects/{project}/messages:send", ours=True)
         self._tokens = AccessTokens(outbound, account, SCOPE, clock)
 
     def check_token(self, token: bytes) -> None:
@@ -84,7 +84,7 @@ class Fcm:
         except Unreachable as error:
             return Outcome(Result.RETRY, detail=str(error))
         except Forbidden as error:
-            return Outcome(Result.REFUSED, detail=str(error))
+            return Outcome(Result.REFUSED, REFUSED_WAIT, str(error))
         return judge(reply)
 
     async def close(self) -> None:
@@ -126,6 +126,10 @@ def judge(reply: Reply) -> Outcome:
         return Outcome(Result.BUSY, reply.retry_after, detail)
     if status >= 500 or status == 408:
         return Outcome(Result.RETRY, reply.retry_after, detail)
+    if code == "INVALID_ARGUMENT" and status == 400 and not _blamed(reply):
+        return Outcome(Result.STRANGE, detail=f"{detail}: nothing is blamed")
+    if status == 403:
+        return Outcome(Result.REFUSED, REFUSED_WAIT, f"{detail}: the service account may not send, or may not yet")
     return Outcome(Result.REFUSED, detail=detail)
 
 
@@ -156,13 +160,25 @@ def _error_code(reply: Reply) -> str:
     return ""
 
 
-def _blames_token(reply: Reply) -> bool:
-    """Tell whether an INVALID_ARGUMENT is about the token. Where another field is blamed, the fault is ours."""
-    fields = [
+def _blamed(reply: Reply) -> list[Any]:
+    """Return the fields that Google blames for an INVALID_ARGUMENT."""
+    return [
         violation.get("field")
         for each in _details(reply)
         if isinstance(violations := each.get("fieldViolations"), list)
         for violation in violations
         if isinstance(violation, dict)
     ]
-    return all(field == "message.token" for field in fields)
+
+
+def _blames_token(reply: Reply) -> bool:
+    """Tell whether an INVALID_ARGUMENT is about the token. Where another field is blamed, the fault is ours.
+
+    Where none is, it is mostly the token, and Google's text says so; without that a fault of ours, or a change of
+    theirs, would empty the registry.
+    """
+    if fields := _blamed(reply):
+        return all(field == "message.token" for field in fields)
+    error = read_json(reply.body).get("error")
+    text = error.get("message") if isinstance(error, dict) else None
+    return isinstance(text, str) and "not a valid FCM registration token" in text

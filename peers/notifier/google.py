@@ -27,6 +27,9 @@ _MARGIN: Final = 300.0
 """Seconds before its end from which a token is not used any more: clocks differ, and pushes wait on the way."""
 _PAUSE: Final = 5.0
 """Seconds for which the answer to a failed renewal holds for everybody: a burst of pushes is one question."""
+REFUSED_WAIT: Final = 60.0
+"""Seconds until Google is asked again that refused us: a role that was just given takes minutes to count, a clock that
+was wrong is set, a resolver that lied is mended. The operator is told all the same."""
 _FIELDS: Final = ("client_email", "private_key", "private_key_id", "project_id", "token_uri")
 
 
@@ -108,7 +111,7 @@ class AccessTokens:
         self, outbound: Outbound, account: ServiceAccount, scope: str, clock: Callable[[], float] = time.time
     ) -> None:
         try:
-            self._endpoint = outbound.check(account.token_uri)
+            self._endpoint = outbound.check(account.token_uri, ours=True)
         except ValueError as error:
             raise ValueError(f"token_uri of the service account: {error}") from None
         self._outbound = outbound
@@ -167,7 +170,7 @@ class AccessTokens:
         except Unreachable as error:
             failure = Outcome(Result.RETRY, detail=f"token request: {error}")
         except Forbidden as error:
-            failure = Outcome(Result.REFUSED, detail=f"token request: {error}")
+            failure = Outcome(Result.REFUSED, REFUSED_WAIT, f"token request: {error}")
         else:
             taken = _read_token(reply)
             if taken is not None:
@@ -210,7 +213,9 @@ def _judge(reply: Reply) -> Outcome:
     if reply.status >= 500 or reply.status == 200:
         return Outcome(Result.RETRY, reply.retry_after, detail)
     return Outcome(
-        Result.REFUSED, detail=f"{detail}: Google does not take the service account's key, or our clock is wrong"
+        Result.REFUSED,
+        REFUSED_WAIT,
+        f"{detail}: Google does not take the service account's key, or our clock is wrong",
     )
 
 

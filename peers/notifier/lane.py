@@ -164,6 +164,10 @@ class Lane:
             for errand in list(device.joined.values()):
                 self._give_up(errand)
 
+    def renewed(self, token_hash: bytes) -> None:
+        """Take note that a token was registered again: an answer to what is under way does not count against it."""
+        self._devices.renewed(token_hash)
+
     def sweep(self) -> None:
         """Forget devices for which nothing is remembered that matters; for a timer, once a minute or so."""
         self._devices.sweep(self._clock())
@@ -284,7 +288,7 @@ class Lane:
 
     async def _attempt(self, errand: Errand, standing: Standing) -> None:
         try:
-            outcome = await self._push(errand)
+            outcome = await self._push(errand, standing)
         except asyncio.CancelledError:
             self._abandon(errand)
             raise
@@ -293,7 +297,7 @@ class Lane:
         self._metrics.pushed(self.name, errand.type, outcome.result)
         self._settle(errand, outcome)
 
-    async def _push(self, errand: Errand) -> Outcome:
+    async def _push(self, errand: Errand, standing: Standing) -> Outcome:
         now = self._clock()
         if errand.type is PushType.CALL:
             ttl = max(1, int(errand.expires - now))
@@ -301,7 +305,8 @@ class Lane:
             ttl = max(0, int(self._limits.message_ttl - (now - errand.since)))
         try:
             async with asyncio.timeout(self._limits.attempt):
-                return await self._channel.push(errand.device.registered.token, Push(errand.type, ttl))
+                push = Push(errand.type, ttl, known=standing is Standing.PROVEN)
+                return await self._channel.push(errand.device.registered.token, push)
         except TimeoutError:
             return Outcome(Result.RETRY, detail="no answer in time")
         except Exception as error:  # noqa: BLE001 - a fault of a channel must not end the others' pushes
@@ -317,10 +322,14 @@ class Lane:
         match outcome.result:
             case Result.SENT:
                 self._sent(errand)
+            case Result.GONE | Result.UNUSABLE if not self._devices.knows(device):
+                # Unregistered meanwhile. Should it be registered anew, this is not about that.
+                errand.end()
+            case Result.GONE | Result.UNUSABLE if errand.began < device.renewals:
+                self._again(errand, self._clock() + errand.backoff.next())
             case Result.GONE | Result.UNUSABLE:
                 errand.end()
-                if self._devices.knows(device):
-                    self.drop(device.registered.token_hash)
+                self.drop(device.registered.token_hash)
                 self._ledger.forget(device.registered)
             case Result.BUSY:
                 self._pause(outcome.retry_after)
@@ -328,11 +337,20 @@ class Lane:
             case Result.RETRY:
                 errand.tried = True
                 self._again(errand, self._clock() + errand.backoff.next(outcome.retry_after))
+            case Result.HELD:
+                self._again(errand, self._clock() + errand.backoff.next(floor=outcome.retry_after or 0.0))
+            case Result.STRANGE:
+                errand.end()
+                self._hold(errand)
+                self._ledger.failed(device.registered)
             case Result.REFUSED:
                 if self._may_say("push_refused"):
                     structlog.get_logger().error("push_refused", channel=self.name, detail=outcome.detail)
-                errand.end()
-                self._hold(errand)
+                if outcome.retry_after is not None:
+                    self._again(errand, self._clock() + errand.backoff.next(outcome.retry_after))
+                else:
+                    errand.end()
+                    self._hold(errand)
 
     def _sent(self, errand: Errand) -> None:
         now = self._clock()

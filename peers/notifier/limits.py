@@ -35,6 +35,11 @@ class Limits:
     queue: Annotated[int, Field(ge=16, le=10_000_000)] = 20_000
     """Pushes that wait, of each channel, some 20 MB in all. Beyond it the oldest message gives way, and never a call
     while there is a message."""
+    server_rate: Annotated[float, Field(ge=0.1, le=10_000, allow_inf_nan=False)] = 50.0
+    """Pushes a second to one push server of Web Push or UnifiedPush that took some before, and ten seconds' worth at
+    once: strangers choose it, and must not make us their weapon. Servers of allow_host have no such limit."""
+    new_server_rate: Annotated[float, Field(ge=0.1, le=600, allow_inf_nan=False)] = 6.0
+    """Pushes a minute to a server that never took one, beyond the first five."""
     devices: Annotated[int, Field(ge=1, le=100)] = registry.DEVICES
     """Tokens of one id; of more the one goes that was not registered again for longest."""
     registrations: Annotated[int, Field(ge=1)] = registry.REGISTRATIONS

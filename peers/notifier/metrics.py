@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from peers.client import Reason
-from peers.notifier.channel import PushType, Result
+from peers.notifier.channel import PushType, Result, kind_name
+from wire.commands import PushKind
 
 if TYPE_CHECKING:
     from peers.notifier.lane import Lane
@@ -19,6 +20,9 @@ SKIPPED: Final = ("coalesced", "capped", "dropped", "expired", "abandoned")
 within the time; the notifier ended."""
 WAKES: Final = ("registered", "unknown", "failed")
 REGISTRATIONS: Final = ("added", "refreshed", "removed", "full", "unusable", "not_offered", "failed")
+
+
+_KINDS: Final = tuple(kind for kind in PushKind if kind is not PushKind.NONE)
 
 
 class Metrics:
@@ -55,8 +59,8 @@ class Metrics:
         self._paused = self._gauge("paused", "1 while the push service asked us to wait.", "channel")
         self._tokens = self._gauge("registrations", "Tokens in the registry.", "channel")
         self._connected = self._gauge("relay_connected", "1 while there is a session with the relay.")
+        self.tokens({})
         for name in names:
-            self._tokens.labels(name)
             for each in types:
                 self._latency.labels(name, each)
                 for result in Result:
@@ -114,10 +118,10 @@ class Metrics:
         self._losses.labels(reason.value).inc()
         self._connected.set(0)
 
-    def tokens(self, counts: Mapping[str, int]) -> None:
-        """Show how many tokens there are, by channel."""
-        for name, count in counts.items():
-            self._tokens.labels(name).set(count)
+    def tokens(self, totals: Mapping[int, int]) -> None:
+        """Show how many tokens there are, by kind; of kinds that are left out there is none."""
+        for kind in {*_KINDS, *totals}:
+            self._tokens.labels(kind_name(kind)).set(totals.get(kind, 0))
 
     def text(self) -> bytes:
         """Return the text of all metrics, in Prometheus' plain form."""

@@ -12,10 +12,11 @@ import socket
 import ssl
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from ipaddress import IPv6Network
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import aiohttp
 
@@ -84,6 +85,7 @@ class Outbound:
         timeouts: of each request.
         tls: who is trusted; by default whom the system trusts.
         lookup: what resolves names.
+        nat64: prefixes of this network's translators: addresses there are taken for the IPv4 ones within them.
     """
 
     def __init__(
@@ -93,21 +95,29 @@ class Outbound:
         timeouts: Timeouts | None = None,
         tls: ssl.SSLContext | None = None,
         lookup: Lookup = system_lookup,
+        nat64: Collection[IPv6Network] = (),
     ) -> None:
+        self._nat64 = tuple(nat64)
         self._allowed = frozenset(allowed)
         self._timeouts = timeouts or Timeouts()
         self._tls = tls or ssl.create_default_context()
         self._lookup = lookup
-        # Two of them, so that what was allowed for one host cannot be taken for another.
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        # By whether the host was allowed, so that it cannot be taken for another, and by whether it is the operator's
+        # choice: what strangers let hang, names or connections, must hold up none of those.
+        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
 
-    def check(self, url: str) -> Endpoint:
+    def check(self, url: str, *, ours: bool = False) -> Endpoint:
         """Check a URL by its text alone.
+
+        Args:
+            url: where to send.
+            ours: whether it comes from the operator's settings, and not from a token.
 
         Raises:
             ValueError: nothing may be sent to it; the text does not repeat it.
         """
-        return check_endpoint(url, self._allowed)
+        endpoint = check_endpoint(url, self._allowed)
+        return replace(endpoint, ours=True) if ours else endpoint
 
     async def post(self, endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> Reply:
         """Send a request and read its answer.
@@ -117,7 +127,7 @@ class Outbound:
             Forbidden: it was not sent, for the host is not a public one.
         """
         try:
-            async with self._session(endpoint.allowed).post(
+            async with self._session(endpoint.allowed, endpoint.ours).post(
                 endpoint.url, headers=headers, data=body, allow_redirects=False
             ) as response:
                 retry_after = read_retry_after(response.headers.get("Retry-After"), time.time())
@@ -135,16 +145,19 @@ class Outbound:
         for session in sessions:
             await session.close()
 
-    def _session(self, allowed: bool) -> aiohttp.ClientSession:
-        session = self._sessions.get(allowed)
+    def _session(self, allowed: bool, ours: bool) -> aiohttp.ClientSession:
+        session = self._sessions.get((allowed, ours))
         if session is None:
-            session = self._sessions[allowed] = self._make(allowed)
+            session = self._sessions[allowed, ours] = self._make(allowed)
         return session
 
     def _make(self, allowed: bool) -> aiohttp.ClientSession:
+        class CheckedRequest(_CheckedRequest):
+            nat64 = self._nat64
+
         connector = aiohttp.TCPConnector(
-            resolver=Resolver(self._lookup, checked=not allowed),
-            socket_factory=None if allowed else _checked_socket,
+            resolver=Resolver(self._lookup, checked=not allowed, nat64=self._nat64),
+            socket_factory=None if allowed else lambda address: _checked_socket(address, self._nat64),
             ssl=self._tls,
             limit=_CONNECTIONS,
             limit_per_host=_CONNECTIONS_PER_HOST,
@@ -153,7 +166,7 @@ class Outbound:
         )
         return aiohttp.ClientSession(
             connector=connector,
-            request_class=aiohttp.ClientRequest if allowed else _CheckedRequest,
+            request_class=aiohttp.ClientRequest if allowed else CheckedRequest,
             response_class=_BoundedResponse,
             timeout=aiohttp.ClientTimeout(
                 total=self._timeouts.total, sock_connect=self._timeouts.connect, sock_read=self._timeouts.answer
@@ -171,9 +184,11 @@ class Outbound:
 class _CheckedRequest(aiohttp.ClientRequest):
     """A request that is written to no connection but one whose other end is a public address."""
 
+    nat64: ClassVar[Collection[IPv6Network]] = ()
+
     async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
         peer = conn.transport.get_extra_info("peername") if conn.transport is not None else None
-        if not peer or not is_public(str(peer[0])):
+        if not peer or not is_public(str(peer[0]), self.nat64):
             raise ForbiddenAddress("the connection leads to no public address")
         return await super().send(conn)
 
@@ -207,10 +222,10 @@ class _BoundedResponse(aiohttp.ClientResponse):
             del protocol.read
 
 
-def _checked_socket(address: "AddrInfoType") -> socket.socket:
+def _checked_socket(address: "AddrInfoType", nat64: Collection[IPv6Network] = ()) -> socket.socket:
     """Make the socket that is about to be connected to this address: the last look before a packet leaves."""
     family, kind, protocol, _, target = address
-    if not is_public(str(target[0])):
+    if not is_public(str(target[0]), nat64):
         raise ForbiddenAddress("the host has no public address")
     return socket.socket(family, kind, protocol)
 
@@ -242,8 +257,9 @@ def read_retry_after(text: str | None, now: float) -> float | None:
     """
     if text is None:
         return None
-    if _SECONDS.fullmatch(text.strip()):
-        wanted = float(text)
+    bare = text.strip(" \t")
+    if _SECONDS.fullmatch(bare):
+        wanted = float(bare)
     else:
         try:
             date = parsedate_to_datetime(text)

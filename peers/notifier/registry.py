@@ -102,6 +102,13 @@ class Counts(NamedTuple):
     ids: int
 
 
+class Removed(NamedTuple):
+    """What a removal came to: how many tokens of the id went, and the digests of those that no id has any more."""
+
+    tokens: int
+    orphaned: list[bytes]
+
+
 class _Sealed(NamedTuple):
     id_hash: bytes
     kind: int
@@ -234,11 +241,12 @@ class Registry:
         row = self._keys.seal(client_id, kind, token)
         return self._database.submit(_add, row, self.today, self._devices, self._most)
 
-    def remove(self, client_id: bytes, kind: int | None = None) -> Awaitable[list[bytes]]:
-        """Put a removal in line, of all tokens of an id or of those of one kind.
+    def token_hash(self, kind: int, token: bytes) -> bytes:
+        """Return the digest of a token, as in `Registered`."""
+        return self._keys.token_hash(kind, token)
 
-        The result is the digests of tokens that no id has any more.
-        """
+    def remove(self, client_id: bytes, kind: int | None = None) -> Awaitable[Removed]:
+        """Put a removal in line, of all tokens of an id or of those of one kind."""
         return self._database.submit(_remove, self._keys.id_hash(client_id), kind)
 
     async def find(self, client_ids: Iterable[bytes]) -> dict[bytes, list[Registered]]:
@@ -336,15 +344,16 @@ def _add(connection: Connection, row: _Sealed, today: int, devices: int, most: i
     return Added.ADDED
 
 
-def _remove(connection: Connection, id_hash: bytes, kind: int | None) -> list[bytes]:
+def _remove(connection: Connection, id_hash: bytes, kind: int | None) -> Removed:
     which, values = ("id_hash = ?", (id_hash,)) if kind is None else ("id_hash = ? AND kind = ?", (id_hash, kind))
     removed = connection.execute(f"SELECT token_hash FROM tokens WHERE {which}", values).fetchall()  # noqa: S608
-    _delete(connection, which, values)
-    return [
+    count = _delete(connection, which, values)
+    orphaned = [
         token_hash
         for (token_hash,) in removed
         if connection.execute("SELECT 1 FROM tokens WHERE token_hash = ?", (token_hash,)).fetchone() is None
     ]
+    return Removed(count, orphaned)
 
 
 def _delete(connection: Connection, which: str, values: Sequence[object]) -> int:

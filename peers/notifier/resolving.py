@@ -3,8 +3,10 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from ipaddress import IPv6Network
 from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -16,6 +18,12 @@ Lookup = Callable[[str, int], list[tuple[int, str]]]
 
 _THREADS: Final = 64
 """Names that are asked for at once."""
+_KNOWN_THREADS: Final = 16
+"""And so many more of those that were answered quickly the last time: names of strangers that hang, of which there may
+be any number, do not hold up the push services that everybody uses."""
+_QUICK: Final = 2.0
+"""Seconds."""
+_KNOWN_MAX: Final = 1000
 
 
 class ForbiddenAddress(OSError):
@@ -34,12 +42,16 @@ class Resolver(AbstractResolver):
     Args:
         lookup: what is asked.
         checked: whether addresses that are not public are left out. Not done for hosts that the operator allowed.
+        nat64: see `is_public`.
     """
 
-    def __init__(self, lookup: Lookup, *, checked: bool) -> None:
+    def __init__(self, lookup: Lookup, *, checked: bool, nat64: Collection[IPv6Network] = ()) -> None:
+        self._nat64 = nat64
         self._lookup = lookup
         self._checked = checked
         self._slots = asyncio.Semaphore(_THREADS)
+        self._known_slots = asyncio.Semaphore(_KNOWN_THREADS)
+        self._known: OrderedDict[str, bool] = OrderedDict()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -57,7 +69,7 @@ class Resolver(AbstractResolver):
         wanted = [
             (kind, address)
             for kind, address in found
-            if family in (socket.AF_UNSPEC, kind) and (not self._checked or is_public(address))
+            if family in (socket.AF_UNSPEC, kind) and (not self._checked or is_public(address, self._nat64))
         ]
         if not wanted:
             raise ForbiddenAddress("the host has no public address") if found else OSError("the host has no address")
@@ -83,10 +95,17 @@ class Resolver(AbstractResolver):
         others, and those of an executor would hold up the end of the process as well.
         """
         loop = asyncio.get_running_loop()
+        # Once for each quick answer: who then lets us wait is not known any more.
+        known = self._known.pop(host, False) and not self._known_slots.locked()
+        slots = self._known_slots if known else self._slots
         answer: asyncio.Future[list[tuple[int, str]]] = loop.create_future()
 
         def settle(found: list[tuple[int, str]], error: Exception | None) -> None:
-            self._slots.release()  # by the thread's end, not the waiter's: so many threads there are at most
+            slots.release()  # by the thread's end, not the waiter's: so many threads there are at most
+            if found and loop.time() - began < _QUICK:
+                self._known[host] = True
+                if len(self._known) > _KNOWN_MAX:
+                    self._known.popitem(last=False)
             if answer.done():  # cancelled
                 return
             if error is None:
@@ -104,6 +123,7 @@ class Resolver(AbstractResolver):
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, found, failure)
 
-        await self._slots.acquire()
+        await slots.acquire()
+        began = loop.time()
         threading.Thread(target=ask, name="push-resolver", daemon=True).start()
         return await answer

@@ -195,13 +195,16 @@ class Service:
             self._say_trouble(error)
 
     async def _added(self, client_id: bytes, kind: int, token: bytes) -> None:
-        added = await self._registry.add(client_id, kind, token)
+        adding = self._registry.add(client_id, kind, token)
+        # At once, for it is in line now: a removal for what a push was told before would come behind it.
+        self._lanes[kind].renewed(self._registry.token_hash(kind, token))
+        added = await adding
         self._metrics.registered(added.value)
         if added is Added.FULL:
             self._say("registry_full", advice="raise --limits.registrations, or find out who registers so many")
 
     async def _removed(self, client_id: bytes, kind: int | None) -> None:
-        for token_hash in await self._registry.remove(client_id, kind):
+        for token_hash in (await self._registry.remove(client_id, kind)).orphaned:
             for lane in self._lanes.values():
                 lane.drop(token_hash)
         self._metrics.registered("removed")
@@ -248,6 +251,13 @@ class Service:
                     await asyncio.sleep(delay)
         return None
 
+    async def count(self) -> None:
+        """Bring the figure of registrations up to date, those of kinds that are switched off included."""
+        try:
+            self._metrics.tokens(await self._registry.totals())
+        except DatabaseError as error:
+            self._say_trouble(error)
+
     # --- Housekeeping ------------------------------------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
@@ -259,8 +269,7 @@ class Service:
                     prune_at = loop.time() + _PRUNE
                     pruned = await self._registry.prune(self._forget_after_days)
                     structlog.get_logger().info("pruned", tokens=pruned)
-                totals = await self._registry.totals()
-                self._metrics.tokens({lane.name: totals.get(kind, 0) for kind, lane in self._lanes.items()})
+                await self.count()
             except DatabaseError as error:
                 self._say_trouble(error)
             for lane in self._lanes.values():

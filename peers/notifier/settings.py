@@ -154,6 +154,9 @@ class Settings(BaseSettings):
     allow_host: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     """Push servers of your own that may be in your network: [http://]HOST[:PORT]. All others have to be https and
     public."""
+    nat64: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    """The prefix of the NAT64 by which this machine reaches IPv4, such as 64:ff9b::/96. An address in it is taken for
+    the IPv4 address within; without this setting 64:ff9b::/96 and 64:ff9b:1::/48 are refused."""
     fcm_account: GivenPath | None = None
     """The JSON file of a Google service account, mode 0600: switches FCM on."""
     fcm_project: str = ""

@@ -6,8 +6,6 @@ distributor gave no keys it reads the payload too, which is a constant and says 
 of the relay. Nobody but its operator learns it, who may be oneself.
 """
 
-import time
-from collections.abc import Callable
 from typing import Final
 
 from peers.notifier.breaker import Breaker
@@ -16,7 +14,7 @@ from peers.notifier.endpoints import Endpoint
 from peers.notifier.outbound import Outbound
 from peers.notifier.payload import payload
 from peers.notifier.subscriptions import TOKEN_MAX
-from peers.notifier.webpush import WebPush, push_headers, send
+from peers.notifier.webpush import WebPush, hold, push_headers, send
 from wire.commands import PushKind
 
 _PRIORITIES: Final = {PushType.MESSAGE: "default", PushType.CALL: "high"}
@@ -29,16 +27,16 @@ class UnifiedPush:
     Args:
         outbound: sends.
         webpush: takes the tokens that are subscriptions.
-        clock: seconds that only grow.
+        breaker: the one of `webpush`: many servers have endpoints of both kinds.
     """
 
     kind: int = PushKind.UNIFIED_PUSH
     name: str = "unifiedpush"
 
-    def __init__(self, outbound: Outbound, webpush: WebPush, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, outbound: Outbound, webpush: WebPush, breaker: Breaker) -> None:
         self._outbound = outbound
         self._webpush = webpush
-        self._breaker = Breaker(clock)
+        self._breaker = breaker
 
     def check_token(self, token: bytes) -> None:
         """Check a URL or a subscription's JSON. See `peers.notifier.channel.Channel.check_token`."""
@@ -55,8 +53,10 @@ class UnifiedPush:
             endpoint = self._read(token)
         except ValueError as error:
             return Outcome(Result.UNUSABLE, detail=str(error))
+        if (held := hold(self._breaker, endpoint, token, push)) is not None:
+            return held
         headers = push_headers(push) | {"Priority": _PRIORITIES[push.type], "Content-Type": "application/json"}
-        return await send(self._outbound, self._breaker, endpoint, headers, payload(push.type))
+        return await send(self._outbound, self._breaker, endpoint, token, headers, payload(push.type))
 
     async def close(self) -> None:
         """Keep nothing open: the connections belong to `Outbound`."""

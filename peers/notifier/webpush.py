@@ -6,8 +6,6 @@ device's address, the moment of each push, and by urgency and lifetime whether i
 id of the relay; the payload is encrypted to the browser and always of the same size.
 """
 
-import time
-from collections.abc import Callable
 from typing import Final
 
 from pywebpush import WebPusher
@@ -24,30 +22,31 @@ from wire.commands import PushKind
 TTL_MAX: Final = 28 * 24 * 3600
 """Most seconds that push services keep anything."""
 _TOPIC: Final = "message"
+_TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
+_NO_SUBSCRIBER: Final = 507
+"""What ntfy says of a UnifiedPush topic that nobody listens to."""
 
 
 class WebPush:
     """The channel for browsers.
 
     It never gives BUSY. The endpoints are chosen by strangers, on servers of their choice, and none of those is to
-    silence the channel for everybody. 429 is about one subscription (RFC 8030 §8.4, and UnifiedPush says so too): that
-    push waits. A server that three times in a row does not answer, or answers 503, is left alone for a while, with all
-    that goes there.
+    silence the channel for everybody: what pauses, and how much is sent where, is up to the breaker, server by server.
 
     Args:
         outbound: sends.
         tokens: say who we are.
-        clock: seconds that only grow.
+        breaker: of this channel and of others that send to push servers by their URLs.
     """
 
     kind: int = PushKind.WEB_PUSH
     name: str = "webpush"
 
-    def __init__(self, outbound: Outbound, tokens: VapidTokens, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, outbound: Outbound, tokens: VapidTokens, breaker: Breaker) -> None:
         self._outbound = outbound
         self._tokens = tokens
-        self._breaker = Breaker(clock)
+        self._breaker = breaker
 
     def check_token(self, token: bytes) -> None:
         """Check a subscription's JSON. See `peers.notifier.channel.Channel.check_token`."""
@@ -57,6 +56,8 @@ class WebPush:
         """Send one push. See `peers.notifier.channel.Channel.push`."""
         try:
             subscription, endpoint = self._read(token)
+            if (held := hold(self._breaker, endpoint, token, push)) is not None:
+                return held
             authorization = self._tokens.authorization(endpoint.origin)
         except ValueError as error:
             return Outcome(Result.UNUSABLE, detail=str(error))
@@ -65,7 +66,8 @@ class WebPush:
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
         }
-        return await send(self._outbound, self._breaker, endpoint, headers, encrypt(subscription, payload(push.type)))
+        body = encrypt(subscription, payload(push.type))
+        return await send(self._outbound, self._breaker, endpoint, token, headers, body)
 
     async def close(self) -> None:
         """Keep nothing open: the connections belong to `Outbound`."""
@@ -93,13 +95,18 @@ def encrypt(subscription: Subscription, content: bytes) -> bytes:
     return body
 
 
+def hold(breaker: Breaker, endpoint: Endpoint, token: bytes, push: Push) -> Outcome | None:
+    """Return how a push ends that is not to be sent now, None for "send it". Before anything is signed or encrypted."""
+    wait = breaker.wait(
+        endpoint.origin, token, call=push.type is PushType.CALL, known=push.known, trusted=endpoint.allowed
+    )
+    return Outcome(Result.HELD, wait, "this push server is left alone for now") if wait > 0 else None
+
+
 async def send(
-    outbound: Outbound, breaker: Breaker, endpoint: Endpoint, headers: dict[str, str], body: bytes
+    outbound: Outbound, breaker: Breaker, endpoint: Endpoint, token: bytes, headers: dict[str, str], body: bytes
 ) -> Outcome:
-    """Send to an endpoint, unless its server is left alone, and tell how it ended."""
-    wait = breaker.wait(endpoint.origin)
-    if wait > 0:
-        return Outcome(Result.RETRY, wait, "this push server failed again and again: it is left alone for a while")
+    """Send to an endpoint that :func:`hold` let through, and tell how it ended."""
     try:
         reply = await outbound.post(endpoint, headers, body)
     except (Unreachable, Forbidden) as error:
@@ -109,10 +116,18 @@ async def send(
         breaker.failed(endpoint.origin)
         return Outcome(Result.RETRY, detail=str(error))
     outcome = judge(reply)
-    if reply.status == _UNAVAILABLE:
+    if outcome.result is Result.SENT:
+        breaker.took(endpoint.origin)
+    elif outcome.result is Result.STRANGE:
+        breaker.strange(endpoint.origin)
+    elif reply.status == _TOO_MANY:
+        breaker.limited(endpoint.origin, token, reply.retry_after)
+    elif reply.status == _UNAVAILABLE:
         breaker.failed(endpoint.origin, reply.retry_after)
+    elif reply.status >= 500 and reply.status != _NO_SUBSCRIBER and reply.retry_after is None:
+        breaker.erred(endpoint.origin)
     else:
-        breaker.succeeded(endpoint.origin)
+        breaker.answered(endpoint.origin)
     return outcome
 
 
@@ -123,15 +138,16 @@ def judge(reply: Reply) -> Outcome:
         return Outcome(Result.SENT)
     if status in (404, 410):
         return Outcome(Result.GONE, detail=detail)
-    if status in (408, 425, 429) or status >= 500:
+    if status in (408, 425, _TOO_MANY) or status >= 500:
         return Outcome(Result.RETRY, reply.retry_after, detail)
-    if 300 <= status < 400:
-        return Outcome(Result.REFUSED, detail=f"{detail}: redirects are not followed")
     if status in (401, 403):
         return Outcome(
             Result.REFUSED, detail=f"{detail}: the subscription is for another VAPID key, or our clock is wrong"
         )
-    return Outcome(Result.REFUSED, detail=detail)
+    if status == 413:
+        return Outcome(Result.REFUSED, detail=detail)
+    # Redirects (which are not followed), 400, 405 and the like: what web sites say to those who post to them.
+    return Outcome(Result.STRANGE, detail=detail)
 
 
 def _padded(text: str) -> str:

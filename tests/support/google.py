@@ -36,7 +36,13 @@ class Answered:
 
 
 def fcm_error(
-    status: int, name: str, code: str | None = None, *, field: str | None = None, retry_after: str | None = None
+    status: int,
+    name: str,
+    code: str | None = None,
+    *,
+    field: str | None = None,
+    retry_after: str | None = None,
+    text: str = "some secret text",
 ) -> Answered:
     """An error as FCM's reference has it: google.rpc.Status with FcmError and BadRequest in its details."""
     details: list[dict[str, Any]] = []
@@ -45,7 +51,7 @@ def fcm_error(
     if field is not None:
         violation = {"field": field, "description": "Invalid registration token secret"}
         details.append({"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})
-    error: dict[str, Any] = {"code": status, "message": "some secret text", "status": name}
+    error: dict[str, Any] = {"code": status, "message": text, "status": name}
     if details:
         error["details"] = details
     headers = {} if retry_after is None else {"Retry-After": retry_after}

@@ -9,13 +9,15 @@ import logging
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 import tomllib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv6Network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,11 +26,16 @@ import structlog
 from keys.identity import Identity
 from keys.invite import Invite, RelayCard
 from peers.notifier.__main__ import main
+from peers.notifier.breaker import Rates
+from peers.notifier.channels import open_channels
 from peers.notifier.keyfile import PUSH_FILE, mint, read_notifier_identity, read_push_keys
+from peers.notifier.outbound import Reply
 from peers.notifier.process import REGISTRY_FILE
 from peers.notifier.registry import Registered, Registry
-from peers.notifier.settings import Settings
+from peers.notifier.settings import Settings, load
 from peers.notifier.settings_sources import flag_of, is_secret, leaves
+from peers.notifier.unifiedpush import UnifiedPush
+from peers.notifier.webpush import WebPush
 from relay.about import check_vapid_key
 from tests.support.relay_process import ROOT
 
@@ -170,6 +177,7 @@ def test_check(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--relay-card", CARD], "no push service is switched on"),
         (["--relay-card", CARD, "--contact", "me"], "contact: the contact is mailto:"),
         (["--relay-card", CARD, "--contact", "mailto:a@b.example", "--allow-host", "ftp://x"], "allow_host: "),
+        (["--relay-card", CARD, "--contact", "mailto:a@b.example", "--nat64", "64:ff9b::/95"], "nat64: "),
         (["--relay-card", CARD, "--fcm-account", "/nonexistent"], "fcm_account: there is no file /nonexistent"),
         (["--relay-card", CARD, "--log-level", "loud"], "log_level (--log-level): Input should be"),
         (["--relay-card"], "expected one argument"),
@@ -245,8 +253,10 @@ def test_count_prune_and_forget(home: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["registry", "prune", "--days", "0"]) == 2
     assert main(["registry", "prune", "--days", "x"]) == 2
     capsys.readouterr()
+    with closing(sqlite3.connect(home / REGISTRY_FILE)) as other, other:
+        other.execute("UPDATE tokens SET sealed_token = zeroblob(300) WHERE kind = 1")
     assert main(["registry", "forget", ALICE.hex().upper()]) == 0
-    assert capsys.readouterr().out == "forgotten: 2\n"
+    assert capsys.readouterr().out == "forgotten: 2\n", "one that cannot be read counts as well, for it went"
     assert found(home, ALICE) == []
     assert main(["registry", "forget", ALICE.hex()]) == 1
     assert main(["registry", "forget", "sEcReT"]) == 2
@@ -342,3 +352,32 @@ def test_settings_are_printed_as_a_table(capsys: pytest.CaptureFixture[str]) -> 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(list(leaves(Settings)))
     assert json.dumps(lines).count("NOTIFIER_") >= len(lines) - 2
+
+
+def test_a_test_asks_for_each_device_whatever_is_known_of_its_server(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> Reply:
+        return Reply(401)
+
+    monkeypatch.setattr("peers.notifier.outbound.Outbound.post", refuse)
+    registered(home, *((ALICE, 3, b"https://push.example.org/%d" % number) for number in range(10)))
+    assert main(["registry", "test", ALICE.hex(), "--contact", "mailto:ops@relay.example"]) == 1
+    assert [line.partition(" (")[0] for line in capsys.readouterr().out.splitlines()] == ["unifiedpush: refused"] * 10
+
+
+def test_what_is_set_reaches_the_channels(home: Path) -> None:
+    mint(home)
+    flags = {
+        "contact": "mailto:a@b.example",
+        "nat64": "64:ff9b::/96",
+        "limits.server_rate": 7,
+        "limits.new_server_rate": 3,
+    }
+    channels = open_channels(load(flags, os.environ), read_push_keys(home).vapid)
+    webpush, unifiedpush = channels.by_kind[2], channels.by_kind[3]
+    assert isinstance(webpush, WebPush)
+    assert isinstance(unifiedpush, UnifiedPush)
+    assert webpush._breaker is unifiedpush._breaker, "many servers have endpoints of both kinds"
+    assert webpush._breaker._rates == Rates(7, 3)
+    assert channels.outbound._nat64 == (IPv6Network("64:ff9b::/96"),)

@@ -359,6 +359,96 @@ async def test_wakes_do_not_hammer_a_service_that_refuses() -> None:
 
 
 @in_virtual_time
+async def test_what_is_held_says_nothing_of_the_token_and_is_not_lost() -> None:
+    """Its server rests, or had its share: that is no failure, and wakes meanwhile join it."""
+    rig = Rig(answers(Outcome(Result.HELD, 100.0), Outcome(Result.HELD, 200.0)))
+    rig.lane.wake(device(), MESSAGE)
+    await passes(50)
+    rig.lane.wake(device(), MESSAGE)
+    await passes(HOUR)
+    first, second, third = rig.times
+    assert (first, 100 <= second < 130, second + 200 <= third < second + 250) == (0, True, True)
+    assert {each.push.known for each in rig.channel.taken} == {True}, "what it is to be is still what it was"
+    assert rig.skipped(MESSAGE, "coalesced") == 1
+    assert rig.ledger.told == [("worked", b"phone")]
+
+
+@in_virtual_time
+async def test_what_is_held_too_long_is_no_failure_of_the_token() -> None:
+    async def held(_token: bytes, _push: Push) -> Outcome:
+        return Outcome(Result.HELD, 15.0)
+
+    rig = Rig(held)
+    for kind in (MESSAGE, CALL):
+        rig.lane.wake(device(), kind)
+    await passes(HOUR)
+    assert (rig.skipped(MESSAGE, "expired"), rig.skipped(CALL, "expired")) == (1, 1)
+    assert len(rig.times) < 45
+    assert rig.ledger.told == []
+
+
+@in_virtual_time
+async def test_channels_are_told_whose_last_push_was_taken() -> None:
+    rig = Rig(answers(Outcome(Result.RETRY)))
+    rig.lane.wake(device("known"), MESSAGE)
+    await passes(100)
+    rig.lane.wake(device("new", fresh=True), MESSAGE)
+    rig.lane.wake(device("failed", failures=1), MESSAGE)
+    await passes(1)
+    assert [each.push.known for each in rig.channel.taken] == [True, False, False, False]
+
+
+@in_virtual_time
+async def test_an_answer_of_no_push_service_counts_against_the_token_and_tells_nobody() -> None:
+    async def strange(_token: bytes, _push: Push) -> Outcome:
+        return Outcome(Result.STRANGE, detail="status 405")
+
+    rig = Rig(strange)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(45):
+            rig.lane.wake(device(), MESSAGE)
+            await passes(1)
+    assert rig.times == [0, 30]
+    assert rig.ledger.told == [("failed", b"phone")] * 2
+    assert logs == []
+
+
+@in_virtual_time
+async def test_a_refusal_that_may_pass_is_told_and_tried_again() -> None:
+    rig = Rig(answers(Outcome(Result.REFUSED, 60.0, "status 403")))
+    with structlog.testing.capture_logs() as logs:
+        rig.lane.wake(device(), MESSAGE)
+        await passes(HOUR)
+    assert [line["event"] for line in logs] == ["push_refused"]
+    assert 60 <= rig.times[1] <= 66
+    assert rig.ledger.told == [("worked", b"phone")]
+
+
+@pytest.mark.parametrize("unregistered", [False, True])
+@in_virtual_time
+async def test_a_token_registered_again_while_its_push_was_under_way_is_not_forgotten(unregistered: bool) -> None:
+    gate = asyncio.Event()
+
+    async def gone(_token: bytes, _push: Push) -> Outcome:
+        await gate.wait()
+        return Outcome(Result.GONE)
+
+    rig = Rig(gone)
+    rig.lane.wake(device(), MESSAGE)
+    await passes(0)
+    if unregistered:
+        rig.lane.drop(device().token_hash)
+    rig.lane.renewed(device().token_hash)
+    gate.set()
+    await passes(1)
+    assert rig.ledger.told == []
+    await passes(HOUR)
+    # What was asked for before is asked again, and this answer is about the token as it is now.
+    assert rig.ledger.told == ([] if unregistered else [("forget", b"phone")])
+    assert (rig.lane.queued, rig.lane.in_flight) == (0, 0)
+
+
+@in_virtual_time
 async def test_a_fault_of_the_channel_is_a_passing_one_and_told_without_its_text() -> None:
     calls = itertools.count()
 

@@ -8,20 +8,27 @@ import subprocess
 import sys
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from peers.notifier import outbound as outbound_module
+from peers.notifier.addresses import parse_nat64
+from peers.notifier.channel import Push, PushType
 from peers.notifier.endpoints import AllowedHost
+from peers.notifier.fcm import Fcm
 from peers.notifier.outbound import Forbidden, Outbound, Timeouts, Unreachable, _checked_socket
-from peers.notifier.resolving import ForbiddenAddress
+from peers.notifier.resolving import ForbiddenAddress, Resolver
 from tests.support.certificates import make_certificate, trusting
 from tests.support.clients import run_async
+from tests.support.google import Google
 from tests.support.push_services import PATIENT, WAIT, PushService, allow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from ipaddress import IPv6Network
     from pathlib import Path
 
     from peers.notifier.resolving import Lookup
@@ -101,7 +108,7 @@ class TestTheWayThere:
     async def test_of_a_mixed_name_only_the_public_addresses_are_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         tried: list[str] = []
 
-        def refuse(address: tuple[int, int, int, str, tuple[str, int]]) -> socket.socket:
+        def refuse(address: tuple[int, int, int, str, tuple[str, int]], _: object) -> socket.socket:
             tried.append(address[4][0])
             raise ConnectionRefusedError
 
@@ -112,6 +119,49 @@ class TestTheWayThere:
             await outbound.post(outbound.check("https://mixed.example.org/"), {}, b"")
         await outbound.close()
         assert set(tried) == {"1.1.1.1", "2606:4700:4700::1111"}
+
+    @run_async
+    async def test_behind_a_nat64_translated_addresses_are_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tried: list[str] = []
+        make = outbound_module._checked_socket
+
+        def note(address: tuple[int, int, int, str, tuple[str, int]], nat64: tuple[IPv6Network, ...]) -> socket.socket:
+            make(address, nat64).close()
+            tried.append(address[4][0])
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(outbound_module, "_checked_socket", note)
+        names = lookup(["64:ff9b::101:101", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe"])
+        outbound = Outbound(lookup=names, timeouts=PATIENT, nat64=[parse_nat64("64:ff9b::/96")])
+        with pytest.raises(Unreachable):
+            await outbound.post(outbound.check("https://mixed.example.org/"), {}, b"")
+        await outbound.close()
+        assert tried == ["64:ff9b::101:101"]
+
+    @run_async
+    async def test_and_their_connections_are_let_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sent: list[object] = []
+
+        async def send(_request: object, conn: object) -> object:
+            sent.append(conn)
+            return conn
+
+        def connection(peer: str) -> SimpleNamespace:
+            return SimpleNamespace(transport=SimpleNamespace(get_extra_info=lambda _: (peer, 443, 0, 0)))
+
+        monkeypatch.setattr("aiohttp.ClientRequest.send", send)
+        for nat64, passes in (([parse_nat64("64:ff9b::/96")], True), ([], False)):
+            outbound = Outbound(nat64=nat64)
+            kind = outbound._session(allowed=False, ours=False)._request_class
+            request = kind.__new__(kind)
+            for peer, public in (("64:ff9b::101:101", passes), ("64:ff9b::7f00:1", False)):
+                if public:
+                    await request.send(connection(peer))  # type: ignore[arg-type]
+                else:
+                    with pytest.raises(ForbiddenAddress):
+                        await request.send(connection(peer))  # type: ignore[arg-type]
+            await outbound.close()
+        assert len(sent) == 1
 
     @run_async
     async def test_a_name_that_changes_its_mind_gains_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +196,7 @@ class TestTheWayThere:
         """Were the resolver to let an address through, no packet would leave for it."""
         async with listening() as (port, seen):
             monkeypatch.setattr("peers.notifier.endpoints.PORTS", frozenset((port,)))
-            monkeypatch.setattr("peers.notifier.resolving.is_public", lambda _: True)
+            monkeypatch.setattr("peers.notifier.resolving.is_public", lambda *_: True)
             outbound = Outbound(lookup=lookup(["127.0.0.1"]), timeouts=PATIENT)
             with pytest.raises(Forbidden):
                 await outbound.post(outbound.check(f"https://rebind.example.org:{port}/"), {}, b"")
@@ -167,8 +217,8 @@ class TestTheWayThere:
             port = int(service.url.rpartition(":")[2])
             monkeypatch.setattr("peers.notifier.endpoints.PORTS", frozenset((port,)))
             monkeypatch.setattr("peers.notifier.endpoints._NEVER_PUBLIC", frozenset())
-            monkeypatch.setattr("peers.notifier.resolving.is_public", lambda _: True)
-            monkeypatch.setattr(outbound_module, "_checked_socket", lambda address: socket.socket(*address[:3]))
+            monkeypatch.setattr("peers.notifier.resolving.is_public", lambda *_: True)
+            monkeypatch.setattr(outbound_module, "_checked_socket", lambda address, _: socket.socket(*address[:3]))
             outbound = Outbound(lookup=lookup(["127.0.0.1"]), timeouts=PATIENT, tls=trusting(files))
             with pytest.raises(Forbidden, match="the connection leads to no public address"):
                 await outbound.post(outbound.check(f"https://relay.example:{port}/"), {}, b"")
@@ -231,6 +281,65 @@ class TestTheWayThere:
         finally:
             gate.set()
             await outbound.close()
+
+    @run_async
+    async def test_names_that_hang_hold_up_none_of_the_operators_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """FCM and Google's token service, and hosts that were allowed, have slots and connections of their own."""
+        gate = threading.Event()
+
+        def ask(host: str, port: int) -> list[tuple[int, str]]:
+            if host.endswith("stranger.example.org"):
+                gate.wait(WAIT)
+            return [(socket.AF_INET, "1.1.1.1" if "googleapis" in host else "127.0.0.1")]
+
+        def refuse(*_: object) -> socket.socket:
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(outbound_module, "_checked_socket", refuse)
+        async with PushService().running() as service:
+            port = int(service.url.rpartition(":")[2])
+            outbound = Outbound([AllowedHost("ntfy.lan", port, "http")], lookup=ask, timeouts=PATIENT)
+            strangers = [
+                asyncio.create_task(outbound.post(outbound.check(f"https://{n}.stranger.example.org/"), {}, b""))
+                for n in range(300)
+            ]
+            try:
+                await asyncio.sleep(0)
+                fcm = Fcm(outbound, replace(Google().account(), token_uri="https://oauth2.googleapis.com/token"))
+                async with asyncio.timeout(WAIT / 2):
+                    outcome = await fcm.push(b"t" * 40, Push(PushType.CALL, 30))
+                    assert outcome.detail == "token request: no connection", "asked for, and got as far as the socket"
+                    endpoint = outbound.check("https://fcm.googleapis.com/v1", ours=True)
+                    with pytest.raises(Unreachable, match="no connection"):
+                        await outbound.post(endpoint, {}, b"")
+                    assert (await outbound.post(outbound.check(f"http://ntfy.lan:{port}/x"), {}, b"")).status == 201
+                assert not any(task.done() for task in strangers)
+                await fcm.close()
+            finally:
+                gate.set()
+                await asyncio.gather(*strangers, return_exceptions=True)
+                await outbound.close()
+
+    @run_async
+    async def test_names_that_hang_do_not_hold_up_names_that_were_quick(self) -> None:
+        gate = threading.Event()
+        resolver = Resolver(
+            lambda host, _: [] if host.startswith("hang") and gate.wait(WAIT) else [(socket.AF_INET, "1.1.1.1")],
+            checked=True,
+        )
+        hosts = [f"good{n}.example.org" for n in range(10)]
+        for host in hosts:
+            await resolver.resolve(host, 443)
+        hung = [asyncio.create_task(resolver.resolve(f"hang{n}.example.org", 443)) for n in range(200)]
+        try:
+            await asyncio.sleep(0)
+            for _ in range(20):
+                async with asyncio.timeout(WAIT / 2):
+                    found = await asyncio.gather(*(resolver.resolve(host, 443) for host in hosts))
+                assert {each[0]["host"] for each in found} == {"1.1.1.1"}
+        finally:
+            gate.set()
+            await asyncio.gather(*hung, return_exceptions=True)
 
     def test_and_does_not_hold_up_the_end_of_the_process(self) -> None:
         program = """

@@ -1,4 +1,4 @@
-"""Breaker, VAPID keys and tokens, subscriptions, payloads, Retry-After: without a network."""
+"""VAPID keys and tokens, subscriptions, payloads, Retry-After: without a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from py_vapid import Vapid02
 from py_vapid.jwt import decode
 
-from peers.notifier.breaker import Breaker
 from peers.notifier.channel import PushType
 from peers.notifier.outbound import RETRY_AFTER_MAX, read_retry_after
 from peers.notifier.payload import PAYLOAD_SIZE, payload
@@ -36,60 +35,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class TestBreaker:
-    def test_three_faults_in_a_row_pause_one_server(self) -> None:
-        clock = Clock()
-        breaker = Breaker(clock)
-        for _ in range(2):
-            breaker.failed("a")
-            assert breaker.wait("a") == 0
-        breaker.failed("a")
-        assert breaker.wait("a") > 0
-        assert breaker.wait("b") == 0
-
-    def test_an_answer_starts_the_count_again(self) -> None:
-        breaker = Breaker(Clock())
-        for _ in range(10):
-            breaker.failed("a")
-            breaker.failed("a")
-            breaker.succeeded("a")
-        assert breaker.wait("a") == 0
-
-    def test_after_the_pause_one_goes_through_and_the_next_pause_is_longer(self) -> None:
-        clock = Clock()
-        breaker = Breaker(clock)
-        for _ in range(3):
-            breaker.failed("a")
-        first = breaker.wait("a")
-        clock.now += first
-        assert breaker.wait("a") == 0, "one is tried"
-        assert breaker.wait("a") > 0, "the others wait for how it ends"
-        breaker.failed("a")
-        assert breaker.wait("a") > first
-
-    def test_pauses_end(self) -> None:
-        clock = Clock()
-        breaker = Breaker(clock)
-        for _ in range(5000):
-            breaker.failed("a", 1e9)
-        assert 0 < breaker.wait("a") <= 300
-
-    def test_what_the_server_asks_for_counts(self) -> None:
-        breaker = Breaker(Clock())
-        for _ in range(3):
-            breaker.failed("a", 200.0)
-        assert breaker.wait("a") == 200
-
-    def test_memory_is_bounded_and_the_oldest_is_forgotten(self) -> None:
-        breaker = Breaker(Clock())
-        for number in range(3000):
-            for _ in range(3):
-                breaker.failed(str(number))
-        assert breaker.wait("0") == 0
-        assert breaker.wait("2999") > 0
-        assert len(breaker._states) <= 1000
 
 
 class TestRetryAfter:

@@ -116,10 +116,10 @@ async def test_removal_of_all_and_of_one_kind(tmp_path: Path) -> None:
             await registry.add(client_id, kind, token)
         digests = {each.token: each.token_hash for each in (await registry.find([ALICE]))[ALICE]}
         # Bob has `b` too, so pushes to it are not to be given up.
-        assert await registry.remove(ALICE, 2) == [digests[b"c"]]
+        assert await registry.remove(ALICE, 2) == (2, [digests[b"c"]])
         assert await tokens(registry, ALICE) == [(1, b"a")]
-        assert await registry.remove(ALICE) == [digests[b"a"]]
-        assert await registry.remove(ALICE) == []
+        assert await registry.remove(ALICE) == (1, [digests[b"a"]])
+        assert await registry.remove(ALICE) == (0, [])
         assert await tokens(registry, BOB) == [(2, b"b")]
         assert await registry.totals() == {2: 1}
 

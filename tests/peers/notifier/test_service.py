@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
+import aiohttp
 import pytest
 import structlog
 
@@ -23,6 +24,7 @@ from peers.client import (
     WakeRequested,
 )
 from peers.database import DatabaseError
+from peers.notifier.admin import Admin
 from peers.notifier.channel import Outcome, Push, PushType, Result
 from peers.notifier.lane import Lane
 from peers.notifier.limits import Limits
@@ -376,7 +378,43 @@ async def test_how_many_are_registered_is_shown(tmp_path: Path) -> None:
     async with await opened(tmp_path) as registry, Rig(registry) as rig:
         await rig.reaches(3, "registrations", channel="fcm")
         await rig.reaches(2, "registrations", channel="webpush")
-        assert b"apns" not in rig.metrics.text()
+        assert rig.figure("registrations", channel="apns") == 1, "of a kind that is switched off"
+        assert rig.figure("registrations", channel="unifiedpush") == 0
+
+
+@run_async
+async def test_the_figure_is_that_of_the_moment_it_is_looked_at(tmp_path: Path) -> None:
+    async with await opened(tmp_path) as registry, Rig(registry) as rig:
+        admin = Admin(rig.service, rig.metrics, ["fcm", "webpush"])
+        port = await admin.start("127.0.0.1", 0)
+        try:
+            async with aiohttp.ClientSession() as session:
+                for count in (1, 2):
+                    await registry.add(b"%08d" % count, 1, b"t")
+                    async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                        assert f'registrations{{channel="fcm"}} {count}.0' in await answer.text()
+        finally:
+            await admin.close()
+
+
+@run_async
+async def test_a_token_registered_again_while_its_push_is_answered_with_410_stays(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def gone(_token: bytes, _push: Push) -> Outcome:
+        await gate.wait()
+        return Outcome(Result.GONE)
+
+    async with await opened(tmp_path) as registry, Rig(registry) as rig:
+        rig.fcm.script = gone
+        rig.feed.put(PushRegistered(ALICE, 1, b"phone"), WakeRequested(ALICE, 0))
+        await asyncio.wait_for(rig.fcm.has_taken(1), WAIT)
+        rig.feed.put(PushRegistered(ALICE, 1, b"phone"))
+        await rig.reaches(1, "registration_events_total", outcome="refreshed")
+        rig.fcm.script = None
+        gate.set()
+        await rig.end()
+        assert [each.token for each in (await registry.find([ALICE]))[ALICE]] == [b"phone"]
 
 
 @run_async

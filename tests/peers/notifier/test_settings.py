@@ -37,6 +37,7 @@ GIVEN: Final[dict[str, tuple[str, Any]]] = {
     "webpush": ("no", False),
     "unifiedpush": ("false", False),
     "allow_host": ("ntfy.lan, http://10.0.0.5:80", ("ntfy.lan", "http://10.0.0.5:80")),
+    "nat64": ("64:ff9b::/96", ("64:ff9b::/96",)),
     "fcm_account": ("/srv/account.json", Path("/srv/account.json")),
     "fcm_project": ("my-project", "my-project"),
     "apns_sandbox": ("true", True),

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from time import time
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from peers.notifier.breaker import Breaker
 from peers.notifier.channel import Channel, Outcome, Push, PushType, Result
-from peers.notifier.endpoints import AllowedHost
-from peers.notifier.outbound import Outbound, Timeouts
+from peers.notifier.endpoints import AllowedHost, Endpoint
+from peers.notifier.outbound import Outbound, Reply, Timeouts
 from peers.notifier.payload import PAYLOAD_SIZE, payload
 from peers.notifier.subscriptions import TOKEN_MAX
 from peers.notifier.unifiedpush import UnifiedPush
@@ -27,7 +29,7 @@ from tests.support.push_services import WAIT, Browser, PushService
 from wire.commands import PushKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 MESSAGE = Push(PushType.MESSAGE, 24 * 3600)
 CALL = Push(PushType.CALL, 30)
@@ -45,8 +47,19 @@ class Clock:
 class Channels:
     def __init__(self, outbound: Outbound) -> None:
         self.clock = Clock()
-        self.webpush = WebPush(outbound, VapidTokens(KEY, CONTACT), self.clock)
-        self.unifiedpush = UnifiedPush(outbound, self.webpush, self.clock)
+        breaker = Breaker(self.clock)
+        self.webpush = WebPush(outbound, VapidTokens(KEY, CONTACT), breaker)
+        self.unifiedpush = UnifiedPush(outbound, self.webpush, breaker)
+
+
+class Unvouched(Outbound):
+    """Reaches servers of 127.0.0.1 as if they were public ones that nobody allowed."""
+
+    def check(self, url: str, *, ours: bool = False) -> Endpoint:
+        return replace(super().check(url, ours=ours), allowed=False)
+
+    async def post(self, endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> Reply:
+        return await super().post(replace(endpoint, allowed=True), headers, body)
 
 
 @asynccontextmanager
@@ -146,9 +159,9 @@ ENDS = [
     (
         302,
         {"Location": "https://x.example.org/"},
-        Outcome(Result.REFUSED, None, "status 302: redirects are not followed"),
+        Outcome(Result.STRANGE, None, "status 302"),
     ),
-    (400, {}, Outcome(Result.REFUSED, None, "status 400")),
+    (400, {}, Outcome(Result.STRANGE, None, "status 400")),
     (404, {}, Outcome(Result.GONE, None, "status 404")),
     (410, {}, Outcome(Result.GONE, None, "status 410")),
     (413, {}, Outcome(Result.REFUSED, None, "status 413")),
@@ -160,7 +173,7 @@ ENDS = [
     (503, {"Retry-After": "5"}, Outcome(Result.RETRY, 5.0, "status 503")),
     (507, {}, Outcome(Result.RETRY, None, "status 507")),
     (599, {}, Outcome(Result.RETRY, None, "status 599")),
-    (418, {}, Outcome(Result.REFUSED, None, "status 418")),
+    (418, {}, Outcome(Result.STRANGE, None, "status 418")),
 ]
 
 
@@ -272,7 +285,7 @@ class TestServersThatFail:
                 assert (await made.webpush.push(token, MESSAGE)).detail == "status 503"
             bad.answer(201)
             outcome = await made.webpush.push(Browser(bad.url).token(), CALL)
-            assert outcome.result is Result.RETRY
+            assert outcome.result is Result.HELD
             assert outcome.retry_after is not None
             assert bad.count == 3, "not even asked"
             assert (await made.webpush.push(Browser(good.url).token(), MESSAGE)).result is Result.SENT
@@ -280,17 +293,55 @@ class TestServersThatFail:
             assert (await made.webpush.push(token, MESSAGE)).result is Result.SENT
             assert (await made.webpush.push(token, MESSAGE)).result is Result.SENT
 
-    @pytest.mark.parametrize("status", [429, 507, 500, 404, 403])
+    @pytest.mark.parametrize("status", [429, 507, 500, 404, 403, 400, 302])
     @run_async
     async def test_what_concerns_one_subscription_silences_no_other(self, status: int) -> None:
         """Else whoever has a topic at a shared server could use its limits up for all who are there."""
-        async with PushService().answer(status, Retry_After="3600").running() as service, channels(service.url) as made:
-            for _ in range(10):
-                await made.webpush.push(Browser(service.url).token(), MESSAGE)
+        async with PushService().running() as service, channels(service.url) as made:
+            await made.webpush.push(Browser(service.url).token(), MESSAGE)
+            service.answer(status, Retry_After="3600")
+            theirs = Browser(service.url).token()
+            for _ in range(9):
+                await made.webpush.push(theirs, MESSAGE)
                 await made.unifiedpush.push(service.url.encode(), MESSAGE)
+            assert service.count == 19
             service.answer(201)
             assert (await made.webpush.push(Browser(service.url).token(), MESSAGE)).result is Result.SENT
             assert (await made.unifiedpush.push(service.url.encode(), MESSAGE)).result is Result.SENT
+
+    @run_async
+    async def test_429_for_several_tokens_pauses_all_of_that_server_by_either_channel(self) -> None:
+        async with PushService().running() as limits, PushService().running() as other:
+            limits.answer(429, Retry_After="120")
+            async with channels(limits.url, other.url) as made:
+                for name in ("a", "b", "c"):
+                    outcome = await made.unifiedpush.push(f"{limits.url}/{name}".encode(), MESSAGE)
+                    assert outcome == Outcome(Result.RETRY, 120, "status 429")
+                for channel, token in (
+                    (made.unifiedpush, f"{limits.url}/d".encode()),
+                    (made.webpush, Browser(limits.url).token()),
+                ):
+                    outcome = await channel.push(token, MESSAGE)
+                    assert (outcome.result, outcome.retry_after) == (Result.HELD, 120)
+                assert limits.count == 3
+                assert (await made.webpush.push(Browser(other.url).token(), MESSAGE)).result is Result.SENT
+                limits.answer(201)
+                made.clock.now += 120
+                assert (await made.unifiedpush.push(f"{limits.url}/a".encode(), MESSAGE)).result is Result.SENT
+                assert (await made.webpush.push(Browser(limits.url).token(), MESSAGE)).result is Result.SENT
+
+    @pytest.mark.parametrize("status", [200, 301, 400, 405, 401, 404, 500])
+    @run_async
+    async def test_a_web_site_that_a_stranger_named_is_not_posted_to_without_end(self, status: int) -> None:
+        async with PushService().answer(status).running() as site:
+            outbound = Unvouched([AllowedHost.parse(site.url)], timeouts=Timeouts(WAIT, WAIT, WAIT))
+            made = Channels(outbound)
+            for number in range(1000):
+                await made.unifiedpush.push(f"{site.url}/{number}".encode(), CALL)
+                made.clock.now += 0.001
+            await outbound.close()
+            # In one second. What a push server may answer as well goes on, a few a minute; the rest is over at once.
+            assert site.count == (pytest.approx(550, abs=5) if status == 200 else 5 if status in (401, 404) else 3)
 
     @run_async
     async def test_many_at_once(self) -> None:
