@@ -73,6 +73,7 @@ class Link:
         self._stream = settings.stream
         self.up = asyncio.Event()
         self._down = asyncio.Event()
+        self._heard = ""
         self._client: Client
 
     @classmethod
@@ -96,7 +97,7 @@ class Link:
                 await link._client.connect(
                     servers=list(settings.servers),
                     name="blindrelay mailbox",
-                    error_cb=_silent,
+                    error_cb=link._hear,
                     disconnected_cb=link._lost,
                     reconnected_cb=link._found,
                     max_reconnect_attempts=-1,
@@ -109,10 +110,9 @@ class Link:
         except (TimeoutError, OSError, errors.Error, ValueError) as error:
             with suppress(Exception):
                 await link._client.close()
-            hosts = ", ".join(settings.servers)
-            reason = str(error) or "none answers"
+            hosts, reason = ", ".join(settings.servers), link._heard or str(error) or "none answers"
             raise StoreError(
-                f"cannot connect to NATS at {hosts}: {reason}; is it running, and are we let in?"
+                f"cannot connect to NATS at {hosts}: {reason}; is it running, and does it let this mailbox in?"
             ) from error
         link.up.set()
         return link
@@ -249,6 +249,10 @@ class Link:
             for task in (asking, losing):
                 task.cancel()
 
+    async def _hear(self, error: Exception) -> None:
+        # Told when connecting fails. Later whoever asks is told; what NATS' client would print says what was asked.
+        self._heard = str(error)
+
     async def _lost(self) -> None:
         self.up.clear()
         self._down.set()
@@ -289,7 +293,3 @@ def _checked(subject: str, answer: dict[str, Any]) -> dict[str, Any]:
     if error is not None:
         raise ApiError(subject.rpartition(".")[0] or subject, error.get("err_code", 0), error.get("description", ""))
     return answer
-
-
-async def _silent(_: Exception) -> None:
-    """Whoever asks is told. What NATS' client would print says which requests were under way."""

@@ -24,7 +24,7 @@ from peers.mailbox.jetstream_store import JetStreamStore
 from peers.mailbox.rules import DAY, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from tests.peers.mailbox.lab import Box
 
@@ -97,7 +97,7 @@ class Nats:
         return await JetStreamStore.open(self.settings(name, **changed), limits, SECRET)
 
     @property
-    def open_box(self) -> Callable[[Box], Awaitable[JetStreamStore]]:
+    def open_box(self) -> Callable[[Box], Coroutine[Any, Any, JetStreamStore]]:
         """What is put in the place of lab.Box.open_store; the path names the stream."""
 
         async def open_store(box: Box) -> JetStreamStore:
@@ -112,9 +112,10 @@ class Nats:
 async def messages(settings: JetStreamSettings) -> list[tuple[str, int, bytes]]:
     """Every message of a stream: subject, number, body."""
     link = await Link.open(settings)
-    found, seq = [], 1
+    found: list[tuple[str, int, bytes]] = []
+    seq = 1
     while (stored := await link.next_of(f"{settings.prefix}.>", seq)) is not None:
-        found.append(tuple(stored))
+        found.append((stored.subject, stored.seq, stored.body))
         seq = stored.seq + 1
     await link.close()
     return found

@@ -532,5 +532,5 @@ async def test_a_store_that_fails_is_a_refusal(tmp_path: Path) -> None:
         async def full(*_: object) -> None:
             raise StoreFull("the disk is full")
 
-        box.store.deposit = full  # type: ignore[method-assign,assignment]
+        box.store.deposit = full
         assert await box.says(asked(1)) == answers.Refused(1, Reason.FULL, 0)
