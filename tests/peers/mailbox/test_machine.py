@@ -315,17 +315,26 @@ class StreamMailboxes(Mailboxes):
     """The same above JetStream."""
 
     nats: ClassVar[Nats]
+    changed: ClassVar[dict[str, Any]] = {}
 
     async def open_box(self) -> None:
-        self.box.open_store = partial(self.nats.open_box, self.box)  # type: ignore[method-assign]
+        self.box.open_store = partial(self.nats.open, self.box.path, LIMITS, **self.changed)  # type: ignore[method-assign]
         await self.box.open()
 
     def check(self) -> None:
         self.run(check_stream(self.nats.settings(self.box.path), LIMITS))
 
 
+class DeletingMailboxes(StreamMailboxes):
+    """The same without overwriting what is deleted."""
+
+    changed: ClassVar[dict[str, Any]] = {"overwrite": False}
+
+
 TestStreamMailboxes = StreamMailboxes.TestCase
-TestStreamMailboxes.settings = settings(max_examples=15, stateful_step_count=50, deadline=None)
+TestStreamMailboxes.settings = settings(max_examples=12, stateful_step_count=50, deadline=None)
+TestDeletingMailboxes = DeletingMailboxes.TestCase
+TestDeletingMailboxes.settings = settings(max_examples=8, stateful_step_count=50, deadline=None)
 
 
 @pytest.fixture(autouse=True, scope="module")
