@@ -18,8 +18,10 @@ _OVERHEAD: Final = 400
 """Bytes that a message takes of the disk beside its body, about: its subject, headers and sums."""
 _GONE: Final = 60
 """Seconds for which NATS keeps what says that something is gone."""
-_SLACK: Final = 24 * 60 * 60
-_LONGEST: Final = 10 * 365 * 24 * 60 * 60
+_DAY: Final = 24 * 60 * 60
+_LONGEST: Final = 3650 * _DAY
+_GONE_MAX: Final = 300
+"""Deleted contents that one commit tells NATS of; those beyond are left to be overwritten, one by one."""
 
 
 class NewContent(NamedTuple):
@@ -84,8 +86,9 @@ class Commit:
 
     def add(self, post: Post, entry: Entry, content: bytes, now: int) -> None:
         """Add an item to a record."""
-        # Twice what is left, and a day: the mailbox's clock may run at half the speed of NATS'. See docs/mailbox.md.
-        ttl = min(2 * max(0, entry.expires - now) // 1000 + _SLACK, _LONGEST)
+        # Twice what is left, and a day: the mailbox's clock may run at half the speed of NATS'. In full days, for NATS'
+        # operator reads it. See docs/mailbox.md.
+        ttl = min(2 * max(0, entry.expires - now) // 1000 // _DAY * _DAY + 2 * _DAY, _LONGEST)
         self._contents[id(entry)] = NewContent(post, entry, content, ttl)
         self._bytes += len(content)
         if self.room is not None:
@@ -102,7 +105,7 @@ class Commit:
         self.meta.size -= entry.size
         self.end(post, entry.number)
         if self._contents.pop(id(entry), None) is None:
-            if self._overwrite:
+            if self._overwrite or len(self._gone) >= _GONE_MAX:
                 self.meta.erasing.add(entry.seq)
             else:
                 self._gone.append((post.digest, entry.number))

@@ -44,10 +44,10 @@ class Eraser:
         Raises:
             StoreError: NATS cannot be reached meanwhile.
         """
-        if len(self._writer.erasing) <= most:
+        if self._writer.waiting <= most:
             return
         async with self._moved:
-            while len(self._writer.erasing) > most:
+            while self._writer.waiting > most:
                 if self._failed is not None:
                     raise StoreError(str(self._failed)) from self._failed
                 self._wanted.set()
@@ -72,9 +72,9 @@ class Eraser:
                 self._moved.notify_all()
             if self._failed is not None:
                 await asyncio.sleep(_RETRY)
-            if self._writer.erasing:
+            if self._writer.waiting:
                 self._wanted.set()
 
     async def _erase(self, seq: int) -> None:
         await self._link.erase(seq)
-        self._writer.erased.add(seq)
+        self._writer.overwritten(seq)

@@ -71,6 +71,8 @@ class JetStreamStore:
         return store
 
     async def deposit(self, item: NewItem, now: int) -> int:
+        # It may make what is set aside give way.
+        await self._eraser.below(ERASING_MAX)
         digest = self._names.digest(item.recipient)
         try:
             result = await self._run(partial(ops.deposit, digest=digest, item=item, now=now), digest)

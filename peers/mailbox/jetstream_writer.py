@@ -35,6 +35,10 @@ _PATIENCE: Final = 0.002
 """Seconds to wait at random after such a one, so that two processes do not go on in step."""
 
 
+class BadRecord(StoreError):
+    """The record of one recipient is not what this mailbox wrote; the others are served."""
+
+
 class _Job(NamedTuple):
     call: Callable[[Commit], Awaitable[Any]]
     digests: tuple[str, ...]
@@ -71,6 +75,16 @@ class Writer:
     def erasing(self) -> set[int]:
         """Numbers of the contents that are still to be overwritten, as far as is known."""
         return set() if self._meta is None else self._meta.erasing - self.erased
+
+    @property
+    def waiting(self) -> int:
+        """How many these are."""
+        return 0 if self._meta is None else len(self._meta.erasing) - len(self.erased)
+
+    def overwritten(self, seq: int) -> None:
+        """Say that one is; the next commit writes it down."""
+        if self._meta is not None and seq in self._meta.erasing:
+            self.erased.add(seq)
 
     @property
     def low(self) -> int:
@@ -119,8 +133,8 @@ class Writer:
     async def _serve(self, group: list[_Job]) -> None:
         try:
             results = await self._commit(group)
-        except StoreFull as error:
-            # Whoever needs no room is served, whatever the others in the group wanted.
+        except (StoreFull, BadRecord) as error:
+            # Whoever can be is served, whatever the others in the group wanted.
             if len(group) > 1:
                 for job in group:
                     await self._serve([job])
@@ -184,10 +198,10 @@ class Writer:
                 raise Changed
             return
         meta.erasing -= self.erased
+        self.erased.clear()
         puts = commit.puts(self._names, self._last)
         assert len(puts) <= BATCH_MAX  # noqa: S101 - FULL_PUTS and what a call may add see to it
         self._last = await self._link.commit(puts, self._last)
-        self.erased &= meta.erasing
         self._room = commit.room
         self._committed()
 
@@ -256,7 +270,7 @@ class Writer:
         try:
             return Post.decode(digest, stored.seq, self._names.open(subject, stored.body))
         except BadRow as error:
-            raise StoreError(f"a record in the stream is not what this mailbox wrote ({error})") from error
+            raise BadRecord(f"a record in the stream is not what this mailbox wrote ({error})") from error
 
     def _trim(self, group: list[_Job]) -> None:
         for digest in dict.fromkeys(digest for job in group for digest in job.digests):
@@ -301,7 +315,7 @@ def _fail(group: list[_Job], error: Exception) -> None:
 
 def _copy(error: Exception) -> Exception:
     # One exception raised in several tasks would gather the tracebacks of all.
-    if type(error) in (StoreError, StoreFull):
+    if type(error) in (StoreError, StoreFull, BadRecord):
         copy = type(error)(*error.args)
         copy.__cause__ = error
         return copy

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,17 +35,20 @@ _START: Final = 30.0
 
 
 class Nats:
-    """One server. `sync`: its sync_interval, "always" as operators are to have it."""
+    """One server.
 
-    def __init__(self, directory: Path, sync: str = "2m", more: str = "") -> None:
+    Args:
+        sync: its sync_interval; operators are to have "always".
+        more: of its configuration.
+        config: all of that, but for where it listens.
+    """
+
+    def __init__(self, directory: Path, sync: str = "2m", more: str = "", config: str = "") -> None:
         self.directory = directory
+        self.name = directory.name
         directory.mkdir(parents=True, exist_ok=True)
-        self._config = f"""
-            ports_file_dir: "{directory}"
-            max_payload: 1MB
-            {more}
-            jetstream {{ store_dir: "{directory / "store"}", sync_interval: {sync} }}
-        """
+        usual = f'max_payload: 1MB\njetstream {{ store_dir: "{directory / "store"}", sync_interval: {sync} }}\n'
+        self._config = f'ports_file_dir: "{directory}"\n{more}\n{config or usual}'
         self._listen = "127.0.0.1:-1"
         self.start()
 
@@ -107,6 +111,22 @@ class Nats:
 
     def bytes_on_disk(self) -> bytes:
         return b"".join(path.read_bytes() for path in (self.directory / "store").rglob("*") if path.is_file())
+
+
+def cluster(directory: Path, size: int) -> list[Nats]:
+    """So many servers that know each other, each with all files of its own."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(size)]
+        ports = [one.getsockname()[1] for one in sockets]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    return [
+        Nats(
+            directory / f"n{at}",
+            sync="always",
+            more=f"server_name: n{at}\ncluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
+        )
+        for at, port in enumerate(ports)
+    ]
 
 
 async def messages(settings: JetStreamSettings) -> list[tuple[str, int, bytes]]:
