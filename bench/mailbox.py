@@ -253,6 +253,9 @@ async def run(directory: Path, items: int, count: int, seconds: float) -> dict[s
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.mailbox", description=__doc__.partition("\n")[0])
     parser.add_argument("--store", choices=("sqlite", "jetstream"), default="sqlite")
+    parser.add_argument(
+        "--no-overwrite", action="store_true", help="with jetstream: only without overwriting what is deleted"
+    )
     parser.add_argument("--items", type=int, default=1_000_000, help="items that are held in the full store")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
@@ -265,7 +268,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.store == "jetstream":
             from bench import mailbox_jetstream
 
-            result = mailbox_jetstream.run(Path(directory), options.items, options.rounds, options.seconds)
+            result = mailbox_jetstream.run(
+                Path(directory), options.items, options.rounds, options.seconds, overwrite=not options.no_overwrite
+            )
         else:
             pin(0, min(os.sched_getaffinity(0)))
             result = asyncio.run(run(Path(directory), options.items, options.rounds, options.seconds))

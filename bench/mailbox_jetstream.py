@@ -215,20 +215,22 @@ async def measure(
     return result
 
 
-def run(directory: Path, items: int, count: int, seconds: float) -> dict[str, object]:
-    """Measure both ways of deleting, this process on one core and the server on the others."""
+def run(directory: Path, items: int, count: int, seconds: float, *, overwrite: bool) -> dict[str, object]:
+    """Measure without overwriting and, if wanted, with it; this process on one core and the server on the others."""
     cores = os.sched_getaffinity(0)
     with server(directory) as (url, monitoring, pid):
         pin(0, min(cores))
         results = {}
-        for overwrite in (True, False):
+        for overwriting in (True, False) if overwrite else (False,):
             settings = JetStreamSettings(
                 (url,),
-                stream=f"BENCH_{overwrite}",
-                prefix=f"bench.{overwrite}",
+                stream=f"BENCH_{overwriting}",
+                prefix=f"bench.{overwriting}",
                 monitoring=(monitoring,),
-                overwrite=overwrite,
+                overwrite=overwriting,
                 timeout=30.0,
             )
-            results["overwrite" if overwrite else "delete"] = asyncio.run(measure(settings, pid, items, count, seconds))
+            results["overwrite" if overwriting else "delete"] = asyncio.run(
+                measure(settings, pid, items, count, seconds)
+            )
     return {"machine": describe(), **results}

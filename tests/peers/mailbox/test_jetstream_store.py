@@ -699,7 +699,11 @@ async def test_three_servers_and_one_is_stopped(tmp_path: Path) -> None:
     servers = cluster(tmp_path, 3)
     path = tmp_path / "box"
     urls = tuple(server.url for server in servers)
-    changed: dict[str, Any] = {"servers": urls, "replicas": 3, "monitoring": tuple(server.monitoring for server in servers)}
+    changed: dict[str, Any] = {
+        "servers": urls,
+        "replicas": 3,
+        "monitoring": tuple(server.monitoring for server in servers),
+    }
     try:
         box = a_box(servers[0], path, **changed, require_sync=True)
         await until(box.open)
