@@ -617,6 +617,7 @@ async def test_a_commit_is_refused_when_somebody_wrote(nats: Nats) -> None:
 @run_async
 async def test_the_cache_is_bounded(nats: Nats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peers.mailbox.jetstream_writer.CACHE", 50)
+    monkeypatch.setattr("peers.mailbox.jetstream_writer.PACKED", 5 * 700)
     box = a_box(nats, tmp_path / "box")
     async with box:
         people = [Identity(bytes((number,)) * 32, b"E" * 32) for number in range(1, 31)]
@@ -625,6 +626,8 @@ async def test_the_cache_is_bounded(nats: Nats, tmp_path: Path, monkeypatch: pyt
         writer = box.store._writer
         assert sum(4 + len(post.entries) for post in writer._cache.values()) == writer._weight <= 50
         assert set(writer._weights) == set(writer._cache)
+        assert 0 < sum(400 + len(body) for _, body in writer._packed.values()) == writer._packed_size <= 5 * 700
+        assert set(writer._packed).isdisjoint(writer._cache)
         for number, who in enumerate(people):
             assert contents(await box.fetch(who)) == [number, number + 30, number + 60]
         for who in people:
