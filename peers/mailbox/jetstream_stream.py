@@ -14,7 +14,8 @@ from peers.mailbox.store import StoreError
 
 _HEADERS: Final = 4096
 """Bytes of a message that headers may take, and more than they do."""
-_SERVER: Final = (2, 12)
+_MISSING: Final = {"compression": "none", "persist_mode": "default", "no_ack": False, "deny_delete": False}
+"""What NATS means where it names none."""
 
 
 async def prepare(link: Link, limits: Limits) -> None:
@@ -49,9 +50,6 @@ async def prepare(link: Link, limits: Limits) -> None:
             f"the stream {settings.stream} is not kept as a mailbox needs it: {'; '.join(wrong)}."
             " Change it (nats stream edit), or name another stream"
         )
-
-
-_MISSING: Final = {"compression": "none", "persist_mode": "default", "no_ack": False, "deny_delete": False}
 
 
 def configuration(settings: JetStreamSettings) -> dict[str, Any]:
