@@ -3,6 +3,7 @@
     python -m bench.mailbox                    empty, then with 1,000,000 items, then their expiry: some minutes, 3 GiB
     python -m bench.mailbox --items 100000     the same, smaller
     python -m bench.mailbox --json out.json
+    python -m bench.mailbox --store jetstream  the store on NATS instead (bench/mailbox_jetstream.py)
 
 One process on one core. Beside it, in the same rounds, bare SQLite: a table of blobs, the same sync, and in one commit
 as many as are under way in the mailbox at a time. Ratios travel; what a disk takes for a sync does not.
@@ -251,6 +252,10 @@ async def run(directory: Path, items: int, count: int, seconds: float) -> dict[s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.mailbox", description=__doc__.partition("\n")[0])
+    parser.add_argument("--store", choices=("sqlite", "jetstream"), default="sqlite")
+    parser.add_argument(
+        "--no-overwrite", action="store_true", help="with jetstream: only without overwriting what is deleted"
+    )
     parser.add_argument("--items", type=int, default=1_000_000, help="items that are held in the full store")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
@@ -259,9 +264,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.items < UNDER_WAY or options.rounds < 1 or options.seconds <= 0:
         parser.error(f"at least {UNDER_WAY} items, one round and some time")
-    pin(0, min(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="blindrelay-mailbox-", dir=options.dir) as directory:
-        result = asyncio.run(run(Path(directory), options.items, options.rounds, options.seconds))
+        if options.store == "jetstream":
+            from bench import mailbox_jetstream
+
+            result = mailbox_jetstream.run(
+                Path(directory), options.items, options.rounds, options.seconds, overwrite=not options.no_overwrite
+            )
+        else:
+            pin(0, min(os.sched_getaffinity(0)))
+            result = asyncio.run(run(Path(directory), options.items, options.rounds, options.seconds))
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0

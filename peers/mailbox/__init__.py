@@ -7,5 +7,5 @@ quotas        how much a depositor or an address may cause
 once          what may be used once: tickets and stamps
 price         what a deposit costs in work
 clock         the mailbox's own time
-store         what a store does; sqlite_store is one
+store         what a store does: sqlite_store in a file, jetstream_store in a stream of NATS
 """

@@ -51,6 +51,12 @@ async def _scenario(path: Path, kill_at: int, tell: Any) -> None:
     box = Box(path)
     await box.open()
     _count_statements(box.store._database, kill_at)
+    await scenario(box, tell)
+    await box.store.close()
+
+
+async def scenario(box: Box, tell: Any) -> None:
+    """All that changes a store, some of it together; tells before and after each."""
 
     async def deposit(number: int, **changed: Any) -> None:
         tell(("deposit", number))
@@ -83,7 +89,6 @@ async def _scenario(path: Path, kill_at: int, tell: Any) -> None:
     tell(("expired", 5))
     await box.store.tidy(box.tick)
     tell(("done",))
-    await box.store.close()
 
 
 def _count_statements(db: database.Database, kill_at: int) -> None:

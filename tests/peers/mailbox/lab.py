@@ -1,4 +1,4 @@
-"""A mailbox on a clock of the test's own, above a real file."""
+"""A mailbox on a clock of the test's own, above a real file, or a stream (tests/peers/mailbox/nats.py)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.mailbox.clock import Moment
+    from peers.mailbox.store import Store
 
 START: Final = 1_700_000_000_000
 ALICE: Final = Identity(b"a" * 32, b"A" * 32)
@@ -78,8 +79,14 @@ class Box:
     async def __aexit__(self, *exc: object) -> None:
         await self.store.close()
 
+    store: Any
+    """A SqliteStore, unless `open_store` says otherwise."""
+
+    async def open_store(self) -> Store:
+        return await SqliteStore.open(self.path, self.limits, lambda: self.free())
+
     async def open(self) -> None:
-        self.store = await SqliteStore.open(self.path, self.limits, lambda: self.free())
+        self.store = await self.open_store()
         self.mailbox = await Mailbox.open(self.store, BOX, self.limits, self.access, int(self.wall), self.tick)
 
     async def restart(self) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from keys.identity import Identity
 
+pytestmark = pytest.mark.usefixtures("both_stores")
+
 NEXT = Word(MailboxCommand.FETCH_NEXT)
 EMPTY, FULL, STORED = Word(MailboxCommand.EMPTY), Word(MailboxCommand.FULL), Word(MailboxCommand.STORED)
 NOT_FOUND, TOO_BIG = Word(MailboxCommand.NOT_FOUND), Word(MailboxCommand.TOO_BIG)
@@ -210,7 +212,7 @@ async def test_a_store_that_fails(tmp_path: Path) -> None:
     async with Box(tmp_path / "box.db") as box:
         alice, bob = await filled(box, 2)
         assert await bob.next() == 0
-        await box.store._database.close()
+        await box.store.close()
         assert await bob.next() is None
         assert await alice.store(3) == FULL
 

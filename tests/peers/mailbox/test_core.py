@@ -1,4 +1,4 @@
-"""What is taken, handed out and deleted, through the core above a real file."""
+"""What is taken, handed out and deleted, through the core above a real file, and above a real stream."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from wire.mailbox_codes import LEASE_ROOM, Access, ItemKind, Reason, Word
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("both_stores")
 
 URL = "https://mailbox.example/box"
 
@@ -515,7 +517,7 @@ async def test_what_is_no_request_of_ours_is_not_answered(tmp_path: Path) -> Non
 @run_async
 async def test_a_store_that_fails_is_a_refusal(tmp_path: Path) -> None:
     async with Box(tmp_path / "box.db") as box:
-        await box.store._database.close()
+        await box.store.close()
         for body in (
             asked(1),
             asks.Fetch(1, 1),
@@ -530,5 +532,5 @@ async def test_a_store_that_fails_is_a_refusal(tmp_path: Path) -> None:
         async def full(*_: object) -> None:
             raise StoreFull("the disk is full")
 
-        box.store.deposit = full  # type: ignore[method-assign,assignment]
+        box.store.deposit = full
         assert await box.says(asked(1)) == answers.Refused(1, Reason.FULL, 0)

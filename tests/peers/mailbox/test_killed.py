@@ -30,14 +30,14 @@ def hear(told: Connection) -> list[tuple[Any, ...]]:
             return heard
 
 
-async def check(path: Path, heard: list[tuple[Any, ...]]) -> None:
+async def check(box: Box, heard: list[tuple[Any, ...]]) -> None:
     """Open what was left, and compare it with what was said to others."""
     begun = {number for word, *numbers in heard if word in ("ack", "drop", "expire") for number in numbers}
     gone = {number for word, *numbers in heard if word in ("acked", "dropped", "expired") for number in numbers}
     kept = {number for word, *numbers in heard if word == "kept" for number in numbers}
     asked_for = {number for word, *numbers in heard if word == "deposit" for number in numbers}
     words = {word for word, *_ in heard}
-    async with Box(path) as box:
+    async with box:
         await box.says(asks.Restore(1), BOB)
         lease = await box.fetch()
         there = [number for number, item in zip(contents(lease), lease.items, strict=True) if not item.kind]
@@ -57,7 +57,6 @@ async def check(path: Path, heard: list[tuple[Any, ...]]) -> None:
         await box.acknowledge(again)
         await box.tend()
         assert (await box.store.totals()).items == 0
-    check_sums(path)
 
 
 @run_async
@@ -70,11 +69,13 @@ async def test_killed_at_every_step(tmp_path: Path) -> None:
         await asyncio.to_thread(process.join)
         if process.exitcode == 0:
             assert heard[-1] == ("done",)
-            await check(path, heard)
+            await check(Box(path), heard)
+            check_sums(path)
             break
         assert process.exitcode == -signal.SIGKILL
         kills += 1
-        await check(path, heard)
+        await check(Box(path), heard)
+        check_sums(path)
     else:
         raise AssertionError(f"still killed at step {_STEPS_MAX}")
     assert kills > 100

@@ -10,9 +10,11 @@ import asyncio
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -21,6 +23,7 @@ from peers.mailbox import rules
 from peers.mailbox.app import AppSession
 from peers.mailbox.rules import HOUR, Refused
 from tests.peers.mailbox.lab import ALICE, BOB, CAROL, Box, asked, check_sums, content, limits, secret
+from tests.peers.mailbox.nats import Nats, check_stream
 from wire import mailbox_commands as asks
 from wire.mailbox_answers import Delivery
 from wire.mailbox_codes import MailboxCommand, Reason, Word
@@ -84,9 +87,12 @@ class Mailboxes(RuleBasedStateMachine):
         self.box.tick = 5.0
         await self.open_box()
 
+    def check(self) -> None:
+        check_sums(self.box.path)
+
     def teardown(self) -> None:
         self.run(self.box.store.close())
-        check_sums(self.box.path)
+        self.check()
         self.runner.close()
         shutil.rmtree(self.directory)
 
@@ -303,3 +309,34 @@ class Mailboxes(RuleBasedStateMachine):
 
 TestMailboxes = Mailboxes.TestCase
 TestMailboxes.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+
+
+class StreamMailboxes(Mailboxes):
+    """The same above JetStream."""
+
+    nats: ClassVar[Nats]
+    changed: ClassVar[dict[str, Any]] = {}
+
+    async def open_box(self) -> None:
+        self.box.open_store = partial(self.nats.open, self.box.path, LIMITS, **self.changed)  # type: ignore[method-assign]
+        await self.box.open()
+
+    def check(self) -> None:
+        self.run(check_stream(self.nats.settings(self.box.path), LIMITS))
+
+
+class DeletingMailboxes(StreamMailboxes):
+    """The same without overwriting what is deleted."""
+
+    changed: ClassVar[dict[str, Any]] = {"overwrite": False}
+
+
+TestStreamMailboxes = StreamMailboxes.TestCase
+TestStreamMailboxes.settings = settings(max_examples=12, stateful_step_count=50, deadline=None)
+TestDeletingMailboxes = DeletingMailboxes.TestCase
+TestDeletingMailboxes.settings = settings(max_examples=8, stateful_step_count=50, deadline=None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _server(nats: Nats) -> None:
+    StreamMailboxes.nats = nats

@@ -209,7 +209,7 @@ async def test_tending_goes_on_after_a_failure(tmp_path: Path) -> None:
         expire = box.store.expire
 
         async def failing(now: int) -> int:
-            box.store.expire = expire  # type: ignore[method-assign]
+            box.store.expire = expire
             raise StoreError("not now")
 
         def failed(error: StoreError) -> None:
@@ -223,7 +223,7 @@ async def test_tending_goes_on_after_a_failure(tmp_path: Path) -> None:
                 box.passes(61)
             return box.at
 
-        box.store.expire = failing  # type: ignore[method-assign]
+        box.store.expire = failing
         tending = asyncio.create_task(tend(box.mailbox, failed, moment, every=0.001))
         await told.wait()
         async with asyncio.timeout(60):
