@@ -13,11 +13,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import nats
-from nats.aio.client import Client
 
 from relay.backplane.options import ClusterError
 
 if TYPE_CHECKING:
+    from nats.aio.client import Client
+
     from relay.backplane.options import ClusterOptions
     from relay.core import Core
 
