@@ -25,7 +25,7 @@ from peers.notifier.limits import Limits as NotifierLimits
 from relay.limits import Limits
 from relay.metrics import Exposition
 from relay.reasons import Ending, Refusal
-from relay.settings import Settings, load
+from relay.settings import NAMES, Settings, load
 from tests.docs import markdown
 from tests.relay.harness import Lab
 
@@ -264,7 +264,11 @@ def test_the_relay_prints_and_logs_what_is_told(relay: subprocess.Popen[str]) ->
 
 def known_variables() -> set[str]:
     limits = {f"RELAY_LIMITS_{name.upper()}" for name in Limits.__dataclass_fields__}
-    return {f"RELAY_{name.upper()}" for name in Settings.model_fields if name != "limits"} | limits | {*SECRETS, TOKEN}
+    return (
+        {f"RELAY_{name.upper()}" for name in Settings.model_fields if name != "limits"}
+        | limits
+        | {*SECRETS, TOKEN, *NAMES.file_variables}
+    )
 
 
 def test_what_the_image_sets_is_told() -> None:

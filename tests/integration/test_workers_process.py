@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
 
 FAKE: Final = str(ROOT / "tests" / "support" / "fake_cluster.py")
 PROGRAM: Final = ("-m", "relay") if hasattr(backplane, "join") else (FAKE,)
+# What the backplane says of a server or a worker that is gone, when it is the first to see it.
+NOTICED: Final = ("cluster_unreachable", "cluster_node_gone")
 
 
 @pytest.fixture
 def start_workers(start_relay: Callable[..., RelayProcess]) -> Callable[..., RelayProcess]:
     def start(**how: Any) -> RelayProcess:
         arguments = ["--workers", "2", *how.pop("arguments", ())]
-        return start_relay(program=PROGRAM, arguments=arguments, admin="127.0.0.1:0", **how)
+        return start_relay(program=PROGRAM, arguments=arguments, admin="127.0.0.1:0", may_warn=NOTICED, **how)
 
     return start
 
@@ -156,8 +159,11 @@ async def test_a_nats_server_that_is_killed_comes_back_on_its_port(start_workers
     server.kill()
 
     def back() -> bool:
-        _, now = children(relay)
-        return len(now) == 1 and now[0] != server and where(now[0]) == before
+        try:
+            _, now = children(relay)
+            return len(now) == 1 and now[0] != server and where(now[0]) == before
+        except psutil.NoSuchProcess:  # it ended while we looked
+            return False
 
     while not await asyncio.to_thread(back):  # noqa: ASYNC110 - another process starts it
         await asyncio.sleep(0.02)
@@ -268,6 +274,56 @@ async def test_a_unix_socket_is_shared(start_workers: Callable[..., RelayProcess
     relay.signal(signal.SIGTERM)
     assert await asyncio.to_thread(relay.wait) == 0
     assert not path.exists()
+
+
+def test_systemd_is_told_once_all_listen(start_workers: Callable[..., RelayProcess], tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "n"))
+        told.settimeout(20)
+        relay = start_workers(variables={"NOTIFY_SOCKET": str(tmp_path / "n")})
+        assert told.recv(100) == b"READY=1"
+        assert relay.started
+        for worker in children(relay)[0]:
+            assert "NOTIFY_SOCKET" not in worker.environ()
+        relay.signal(signal.SIGTERM)
+        assert told.recv(100) == b"STOPPING=1"
+        assert relay.wait() == 0
+
+
+def test_without_a_cluster_nothing_of_it_is_loaded() -> None:
+    code = (
+        "import sys, relay.__main__\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'nats' or name in "
+        "('relay.workers', 'relay.nats_server', 'relay.together', 'relay.backplane.nats_bus')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_signal_while_it_starts(tmp_path: Path) -> None:
+    write_server_keys(tmp_path / "relay.keys", ServerKeys(Identity.generate()))
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+    process = subprocess.Popen(
+        [sys.executable, *PROGRAM, "--workers", "2", "--port", "0", "--admin", "off"],
+        cwd=ROOT,
+        env={**environ, "RELAY_DATA_DIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    parent = psutil.Process(process.pid)
+    while not (begun := parent.children(recursive=True)):
+        assert process.poll() is None
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "listens" not in out
+    assert "Traceback" not in err
+    _, left = psutil.wait_procs(begun, 20)
+    assert left == []
 
 
 # --- What cannot be --------------------------------------------------------------------------------------------------
