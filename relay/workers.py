@@ -42,8 +42,8 @@ command: tuple[str, ...] = (sys.executable, "-P", "-m", "relay.worker")
 """Starts a worker; replaced by tests."""
 _COUNT: Final = 1.0
 """Seconds between two counts of everybody's sessions, for `/status`."""
-_LATE: Final = 10.0
-"""Seconds beyond drain and shutdown deadline after which a worker that was told to stop is killed."""
+late = 10.0
+"""Seconds beyond drain and shutdown deadline after which a worker that does not stop is killed; less in tests."""
 
 
 class WorkersFailed(Exception):
@@ -90,6 +90,7 @@ class Workers:
         self._restarts = [0] * settings.workers
         self._totals: Counter[str] = Counter()
         self._by_reason: dict[str, Counter[str]] = {"refusals": Counter(), "endings": Counter()}
+        self._sessions = 0
         self._ending = asyncio.Event()
         self._killed = False
 
@@ -318,9 +319,10 @@ class Workers:
         """Tell each worker how many sessions the others have: whichever is asked for `/status` says the sum."""
         while True:
             counts = [count or 0 for count in await self._ask("count")]
+            self._sessions = sum(counts)
             for worker, count in zip(self._workers, counts, strict=True):
                 if worker is not None:
-                    worker.tell(elsewhere=sum(counts) - count)
+                    worker.tell(elsewhere=self._sessions - count)
             await asyncio.sleep(_COUNT)
 
     def _state(self) -> dict[str, Any]:
@@ -338,17 +340,17 @@ class Workers:
         notify("STOPPING=1")
         settings = self._settings
         if any(worker is not None and worker.listens.is_set() for worker in self._workers):
-            counts = [count or 0 for count in await self._ask("count")]
-            structlog.get_logger().info("stopping", sessions=sum(counts), drain=settings.drain)
+            # As of the last second: one that is stuck must not hold up the others.
+            structlog.get_logger().info("stopping", sessions=self._sessions, drain=settings.drain)
         self._ending.set()
         self._signal(signal.SIGTERM)
         if tending:
-            _, late = await asyncio.wait(tending, timeout=settings.drain + settings.limits.shutdown_deadline + _LATE)
-            if late:
+            _, left = await asyncio.wait(tending, timeout=settings.drain + settings.limits.shutdown_deadline + late)
+            if left:
                 self._killed = True
-                structlog.get_logger().error("workers_killed", workers=len(late))
+                structlog.get_logger().error("workers_killed", workers=len(left))
                 self._signal(signal.SIGKILL)
-                await asyncio.wait(late)
+                await asyncio.wait(left)
         if self._nats is not None:
             await self._nats.stop()
         self._doors.close()

@@ -191,6 +191,22 @@ async def test_nobody_is_left_when_the_parent_is_killed(start_workers: Callable[
     assert again.port == relay.port
 
 
+@run_async
+async def test_a_worker_that_does_not_stop_is_killed(start_relay: Callable[..., RelayProcess]) -> None:
+    arguments = ["--workers", "2", "--hurry"]
+    relay = start_relay(
+        program=(FAKE,), arguments=arguments, limits={"shutdown_deadline": 0.5}, warned=["workers_killed"]
+    )
+    (worker, _), _ = await asyncio.to_thread(children, relay)
+    everybody = psutil.Process(relay.process.pid).children(recursive=True)
+    worker.suspend()
+    relay.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(relay.wait) == 1
+    assert next(record for record in relay.records if record["event"] == "workers_killed")["workers"] == 1
+    _, left = await asyncio.to_thread(psutil.wait_procs, everybody, 20)
+    assert left == []
+
+
 @pytest.mark.parametrize("drain", [0.0, 1.0])
 @run_async
 async def test_stop_under_load(start_workers: Callable[..., RelayProcess], drain: float) -> None:

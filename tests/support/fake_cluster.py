@@ -2,7 +2,8 @@
 
     python tests/support/fake_cluster.py [the relay's flags]
 
-is the relay with `--workers`, whose processes join that.
+is the relay with `--workers`, whose processes join that. With `--fail` the second cannot; with `--hurry` the parent
+waits for nobody at the end.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def main() -> int:
 
     extra = [flag for flag in sys.argv[1:] if flag == "--fail"]
     workers.command = (sys.executable, "-P", __file__, WORKER, *extra)
-    return start.main([flag for flag in sys.argv[1:] if flag != "--fail"])
+    if "--hurry" in sys.argv:
+        workers.late = 0.1
+    return start.main([flag for flag in sys.argv[1:] if flag not in ("--fail", "--hurry")])
 
 
 if __name__ == "__main__":
