@@ -25,7 +25,7 @@ from peers.mailbox.rules import AccessRule, Limits
 from peers.mailbox.settings import Settings, database_of
 from peers.mailbox.sqlite_store import SqliteStore
 from peers.mailbox.store import Store, StoreError
-from peers.mailbox.tending import tend
+from peers.mailbox.tending import read_clocks, tend
 from peers.mailbox.trouble import Trouble
 from peers.service.errors import ServiceError, ServiceFailed
 from peers.service.listening import parse_listen
@@ -137,6 +137,7 @@ class _Service:
         self._cards = cards
         self._stopping = stopping
         self._metrics = Metrics(mailbox)
+        self._metrics.watch_price(lambda: mailbox.bits(read_clocks(mailbox)))
         self._trouble = Trouble(self._metrics)
         self._ill = ""
         self._relay: RelayFace | None = None
