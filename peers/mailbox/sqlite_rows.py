@@ -18,7 +18,7 @@ _BATCH: Final = 0.004
 """Seconds after which a batch of erasures begins nothing new."""
 _BATCH_ROWS: Final = 64
 """Most rows that a batch erases: each may lie in pages of its own, all of which the commit has to write."""
-_CHUNK: Final = 16
+_CHUNK: Final = 8
 
 
 class _Recipient(NamedTuple):

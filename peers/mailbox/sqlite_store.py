@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 _CACHE: Final = 64 << 20
 """Bytes of pages in memory: the indexes of a million items, so that a deposit reads nothing from the disk."""
+_PAGE: Final = 4096
+_LOG_MOST: Final = 4 << 20
+"""Bytes of the log beyond which it is begun anew: what the writer moves for it takes it some milliseconds."""
 _LOG: Final = 64 << 20
 """Bytes to which the log may grow before the writer itself empties it, and everybody waits."""
 _CHECKPOINT: Final = 0.1
@@ -166,7 +169,7 @@ class SqliteStore:
             self._used.clear()
             # What fails here fails again where somebody is told: in the next commit that needs the room.
             with suppress(DatabaseError):
-                await self._database.checkpoint()
+                await self._database.empty_log(_LOG_MOST // _PAGE)
 
     async def _run(self, call: Awaitable[T]) -> T:
         self._used.set()
