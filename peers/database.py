@@ -37,7 +37,7 @@ _RETRY: Final = 0.01
 """Seconds between attempts to open a database that another process is making."""
 _READERS: Final = 2
 """Threads that read: a long search does not hold the history up."""
-_ROUNDS: Final = 3
+_ROUNDS: Final = 2
 _POLL: Final = 0.1
 """Seconds between looks for what other processes committed; a look takes some microseconds."""
 
@@ -195,15 +195,14 @@ class Database:
         the writer has to empty it within a commit. So the little that was written meanwhile is moved by the writer,
         between two commits.
         """
-        left = size = most + 1
         for _ in range(_ROUNDS):  # each leaves what was written while it ran, which is less every time
             if self._closed:
                 raise DatabaseError(f"{self.path} is closed")
             try:
-                left, size = await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, False)
+                _, size = await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, False)
             except sqlite3.Error as error:
                 raise _mapped(self.path, error) from error
-            if not left or size <= most:
+            if size <= most:
                 return
         if self._closed:
             raise DatabaseError(f"{self.path} is closed")
@@ -354,7 +353,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _checkpoint(path: Path, cut: bool) -> tuple[int, int]:
-    """Return how many pages of the log were not moved, at least 1 if it was busy, and how many it has."""
+    """Return how many pages of the log were not moved, at least 1 if it was busy, and how many it has: at the moment at
+    which this began, whatever was written since."""
     with closing(_connect(path)) as connection:
         return _move_log(connection, "TRUNCATE" if cut else "PASSIVE")
 

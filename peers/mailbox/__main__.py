@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return commands.COMMANDS[arguments.command](arguments, os.environ)
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "httptools"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("starlette", "uvicorn", "httptools"):
             raise
-        _tell(f"{error.name} is not installed; it comes with the extra `mailbox`: ")
-        _tell("pip install -c constraints.txt '.[mailbox]'")
+        _tell(f"{missing} is missing, of the extra `mailbox`: pip install -c constraints.txt '.[mailbox]'")
         return _UNUSABLE
     except (ServiceFailed, ClientError, DatabaseError, StoreError) as error:
         _tell(str(error))

@@ -27,7 +27,7 @@ T = TypeVar("T")
 _CACHE: Final = 64 << 20
 """Bytes of pages in memory: the indexes of a million items, so that a deposit reads nothing from the disk."""
 _PAGE: Final = 4096
-_LOG_MOST: Final = 4 << 20
+_LOG_MOST: Final = 16 << 20
 """Bytes of the log beyond which it is begun anew: what the writer moves for it takes it some milliseconds."""
 _LOG: Final = 64 << 20
 """Bytes to which the log may grow before the writer itself empties it, and everybody waits."""
