@@ -52,6 +52,7 @@ _HEADERS: Final = (
 )
 _FORWARDED: Final = b"x-forwarded-for"
 _NO_REQUEST: Final = 0
+_PART: Final = 64 * 1024
 
 
 class _Turned(Exception):
@@ -123,10 +124,35 @@ class HttpFace:
 
     # --- Requests ----------------------------------------------------------------------------------------------------
 
-    async def answer(self, path: str, scope: Scope, receive: Receive) -> tuple[int, bytes, bool] | None:
+    async def respond(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; what the answer has in memory is counted until its client has taken it."""
+        answer = await self._answer(path, scope, receive)
+        if answer is None:
+            return
+        status, body, keep = answer
+        headers: Iterable[tuple[bytes, bytes]] = (*_HEADERS, (b"content-length", str(len(body)).encode()))
+        if status in (429, 503):
+            headers = (*headers, (b"retry-after", b"10"))
+        if not keep:
+            # What is left of the request is not read.
+            headers = (*headers, (b"connection", b"close"))
+        self._bytes += len(body)
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            # In parts: each waits until the socket has room, where all at once would lie in its buffer.
+            for at in range(0, len(body), _PART):
+                part = body[at : at + _PART]
+                await send({"type": "http.response.body", "body": part, "more_body": at + _PART < len(body)})
+        finally:
+            self._bytes -= len(body)
+
+    async def _answer(self, path: str, scope: Scope, receive: Receive) -> tuple[int, bytes, bool] | None:
         """Return status and body of the answer, and whether the connection can go on; None if the client went."""
         held = bytearray()
         begun = time.perf_counter()
+        # What is handed out is larger than what asks for it.
+        ahead = ITEM_MAX if path == "/pickup" else 0
+        self._bytes += ahead
         try:
             if not await self._read(path, scope, receive, held):
                 return None
@@ -142,7 +168,7 @@ class HttpFace:
             self._trouble.tell(error)
             return 503, framing.encode_answer(answers.Refused(_NO_REQUEST, Reason.FAILED)), False
         finally:
-            self._bytes -= len(held)
+            self._bytes -= len(held) + ahead
         if command is not None:
             self._metrics.served(FACE, command, time.perf_counter() - begun)
         return status, body, True
@@ -232,15 +258,4 @@ class _Commands:
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._face.answer(self._path, scope, receive)
-        if answer is None:
-            return
-        status, body, keep = answer
-        headers: Iterable[tuple[bytes, bytes]] = (*_HEADERS, (b"content-length", str(len(body)).encode()))
-        if status in (429, 503):
-            headers = (*headers, (b"retry-after", b"10"))
-        if not keep:
-            # What is left of the request is not read.
-            headers = (*headers, (b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await self._face.respond(self._path, scope, receive, send)

@@ -49,7 +49,7 @@ class Doors:
         while True:
             await asyncio.sleep(min(_SWEEP, self.request / 4))
             now = loop.time()
-            for connection in [each for each in self.open if each.deadline < now]:
+            for connection in [each for each in self.open if each.is_late(now)]:
                 self.turned_away("too_slow")
                 connection.transport.abort()
 
@@ -124,6 +124,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self.doors.turned_away("malformed")
         super().send_400_response(msg)
+
+    def is_late(self, now: float) -> bool:
+        """Tell whether it takes too long, by the loop's clock. Whoever took all and asks nothing is only idle."""
+        if now <= self.deadline:
+            return False
+        answered = self.cycle is not None and self.cycle.response_complete and not self._received
+        return not answered or self.transport.get_write_buffer_size() > 0
 
     def _extend(self) -> None:
         self.deadline = self.loop.time() + 2 * self.doors.request

@@ -46,6 +46,8 @@ class HttpServer:
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
+        self.socket: socket.socket
+        """What it listens on, once it was started."""
 
     def start(self, host: str, port: int) -> int:
         """Listen from now on; return the port.
@@ -54,9 +56,9 @@ class HttpServer:
             OSError: the address cannot be listened on.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        self._task = asyncio.create_task(self._server.serve(sockets=[sock]))
-        return int(sock.getsockname()[1])
+        self.socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._task = asyncio.create_task(self._server.serve(sockets=[self.socket]))
+        return int(self.socket.getsockname()[1])
 
     def stop(self) -> None:
         """Take no further requests; those under way are answered."""

@@ -43,12 +43,13 @@ from wire.commands import Unknown
 from wire.errors import BadBody, WireError
 from wire.inner import Inner, parse_inner
 from wire.mailbox_answers import Delivery, FromMailbox, Lease, Refused
-from wire.mailbox_codes import MailboxCommand, Reason, Word
+from wire.mailbox_codes import ITEM_MAX, MailboxCommand, Reason, Word
 from wire.mailbox_commands import ForMailbox, parse_for_mailbox, request_of
 
 FACE: Final = "relay"
 _NONCE: Final = 24
 _OURS: Final = range(MailboxCommand.DEPOSIT, MailboxCommand.KEPT)
+_HANDED_OUT: Final = (MailboxCommand.FETCH, MailboxCommand.FETCH_NEXT)
 _WATCHED: Final = 500
 """Clients of the web app whose coming and going the relay is asked to tell; a relay watches 1,024 keys for one."""
 _SENT_LEASES: Final = 2048
@@ -182,7 +183,8 @@ class RelayFace:
         if client.under_way >= self._limits.session_in_progress:
             await self._refuse(relay, client, inner, Reason.TOO_FAST)
             return
-        size = len(packet)
+        # What is handed out is larger than what asks for it, and stays in memory until the relay has taken it.
+        size = len(packet) + (ITEM_MAX if body.command in _HANDED_OUT else 0)
         await self._allowance.take(size)
         client.under_way += 1
         self._begin(self._serve(relay, client, body, packet[:_NONCE], size))

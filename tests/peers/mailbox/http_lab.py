@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,7 +93,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(mailbox: Mailbox, box: Box | None = None, proxies: str = "", **limits: Any) -> AsyncIterator[Served]:
+async def served(
+    mailbox: Mailbox, box: Box | None = None, proxies: str = "", send_buffer: int | None = None, **limits: Any
+) -> AsyncIterator[Served]:
     """Serve a mailbox on a free port; the time is that of `box`, if there is one."""
     settings = LimitSettings(**limits)
     metrics = Metrics(mailbox)
@@ -103,6 +106,9 @@ async def served(mailbox: Mailbox, box: Box | None = None, proxies: str = "", **
     doors = Doors(settings.connections, settings.address_connections, settings.request, trusted, metrics.turned_away)
     server = HttpServer(face.app, bounded(doors), settings.idle, settings.stop)
     port = server.start("127.0.0.1", 0)
+    if send_buffer is not None:
+        # Connections have that of the socket that they came by: with a small one the kernel takes little of an answer.
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     sweeping = asyncio.create_task(doors.sweep())
     try:
         async with Asker(f"http://127.0.0.1:{port}") as asker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -325,7 +325,7 @@ def test_who_is_too_slow(tmp_path: Path, sent: bytes) -> None:
 
 @run_async
 async def test_an_answer_that_nobody_takes_is_not_kept(tmp_path: Path) -> None:
-    async with Box(tmp_path / "box.db") as box, served(box.mailbox, box, request=0.2) as http:
+    async with Box(tmp_path / "box.db") as box, served(box.mailbox, box, send_buffer=4096, request=0.2) as http:
         for number in range(3):
             await http.asker.says(asked(number, deposit=content(number, ITEM_MAX)))
         fetch = asks.Fetch(0, 10)
@@ -338,6 +338,30 @@ async def test_an_answer_that_nobody_takes_is_not_kept(tmp_path: Path) -> None:
         # asyncio reads no further than its own buffer, so that the rest stays in the mailbox.
         await until(lambda: http.figure("http_turned_away_total", reason="too_slow") == 1)
         writer.transport.abort()
+        # Who took all is not cut for it.
+        assert len(http.doors.open) == 1
+        assert isinstance(await http.asker.says(asked(9)), answers.Kept)
+
+
+@run_async
+async def test_answers_that_are_not_taken_count_as_under_way(tmp_path: Path) -> None:
+    bounds: dict[str, Any] = {"send_buffer": 4096, "in_progress_bytes": 1 << 20}
+    async with Box(tmp_path / "box.db") as box, served(box.mailbox, box, **bounds) as http:
+        for number in range(6):
+            await http.asker.says(asked(number, deposit=content(number, ITEM_MAX)))
+        fetch = asks.Fetch(0, 3)
+        challenge = await http.asker.challenge(BOB)
+        proof = answer_challenge(BOB, BOX, URL, fetch.command, framing.arguments_of(fetch), challenge)
+        body = framing.encode_request(fetch, BOB.public.x_pub, proof)
+        _, writer = await tcp_connect(http.port, receive_buffer=4096)
+        writer.write(b"POST /pickup HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: box.mailbox.tallies.handed == 3)
+        # There would be no room for another of these; for what is small there is.
+        assert (await http.asker.says(fetch, BOB)).reason == Reason.FAILED
+        assert isinstance(await http.asker.says(asked(9)), answers.Kept)
+        writer.transport.abort()
+        await until(lambda: len(http.doors.open) == 1)
+        assert len((await http.asker.says(fetch, BOB)).items) == 3
 
 
 @run_async

@@ -342,6 +342,24 @@ async def test_the_bytes_of_all_are_bounded(tmp_path: Path) -> None:
 
 
 @run_async
+async def test_what_is_handed_out_counts_before_it_is_there(tmp_path: Path) -> None:
+    async with served(tmp_path, in_progress_bytes=1 << 20) as lab:
+        lab.relay.goes.clear()
+        for who in (BOB, CAROL):
+            lab.comes(who)
+            for number in range(4):
+                lab.say(who, asks.Fetch(number, 1))
+        await lab.until(lambda: lab.figure("in_progress", face="relay") == 3)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert lab.figure("in_progress", face="relay") == 3
+        lab.relay.goes.set()
+        for _ in range(8):
+            async with asyncio.timeout(WAIT):
+                await lab.relay.sent.get()
+
+
+@run_async
 async def test_at_the_end_what_is_under_way_is_answered_and_nothing_begun(tmp_path: Path) -> None:
     async with served(tmp_path) as lab:
         lab.relay.goes.clear()
