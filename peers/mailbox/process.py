@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -12,9 +12,9 @@ import structlog
 
 from keys.errors import KeysError
 from keys.identity import Identity
-from keys.invite import MailboxCard
+from keys.invite import MailboxCard, RelayCard
 from keys.private_file import make_directories
-from peers.client import ClientOptions, RelayClient
+from peers.client import ClientOptions, RelayClient, RelayRefused
 from peers.mailbox.access import read_access
 from peers.mailbox.core import Mailbox
 from peers.mailbox.forwarded import Proxies
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_REFUSED_WAIT: Final = 600.0
+"""Seconds until a relay is asked again that refused us for good."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -145,27 +147,45 @@ class _Service:
     async def run(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             # The servers end last but the store: what is answered on the way down still goes out by them.
-            tending = stack.enter_context(_task(tend(self._mailbox, self._store_failed, tended=self._store_works)))
+            tending = await stack.enter_async_context(
+                _task(tend(self._mailbox, self._store_failed, tended=self._store_works))
+            )
             admin = await stack.enter_async_context(self._listening_admin())
             http, http_at = await stack.enter_async_context(self._listening_http())
             structlog.get_logger().info("started", admin=admin, http=http_at, relay=bool(self._settings.relay))
             ends: list[asyncio.Task[None]] = [tending]
             if http is not None:
-                ends.append(stack.enter_context(_task(http.wait())))
+                ends.append(await stack.enter_async_context(_task(http.wait())))
             if (card := self._settings.relay_card) is not None:
                 token = self._settings.relay_token
                 options = ClientOptions(token=None if token is None else token.get_secret_value())
-                face = RelayFace(self._mailbox, self._identity, self._limits, self._metrics, self._trouble)
-                client = await stack.enter_async_context(RelayClient(self._identity, card, options))
-                self._relay = face
-                ends.append(stack.enter_context(_task(face.run(client))))
-            begun = stack.enter_context(_task(self._stopping.begun.wait()))
+                self._relay = RelayFace(self._mailbox, self._identity, self._limits, self._metrics, self._trouble)
+                way = self._be_a_peer(self._relay, card, options, alone=http is None)
+                ends.append(await stack.enter_async_context(_task(way)))
+            begun = await stack.enter_async_context(_task(self._stopping.begun.wait()))
             waiting: list[asyncio.Task[Any]] = [*ends, begun]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             await self._stop(http)
             for task in ends:
                 if task.done():
                     task.result()  # what ended by itself did so by a fault, or the relay refused for good
+
+    async def _be_a_peer(self, face: RelayFace, card: RelayCard, options: ClientOptions, *, alone: bool) -> None:
+        """Serve a relay's clients until cancelled.
+
+        Raises:
+            RelayRefused: it does not serve us, and there is no other way in. Where there is one, a relay does not end
+                it: it is asked again from time to time.
+        """
+        while True:
+            async with RelayClient(self._identity, card, options) as client:
+                try:
+                    await face.run(client)
+                except RelayRefused as refused:
+                    if alone:
+                        raise
+                    structlog.get_logger().error("relay_refused", reason=str(refused))
+            await asyncio.sleep(_REFUSED_WAIT)
 
     async def _stop(self, http: "HttpServer | None") -> None:
         log = structlog.get_logger()
@@ -246,7 +266,7 @@ class _Service:
         doors = Doors(limits.connections, limits.address_connections, limits.request, proxies, turned_away)
         server = HttpServer(face.app, bounded(doors), limits.idle, limits.stop)
         port = _listen(server, place, self._settings.http, "name another address by --http")
-        with _task(doors.sweep()):
+        async with _task(doors.sweep()):
             try:
                 yield server, f"{self._settings.http.rpartition(':')[0]}:{port}"
             finally:
@@ -261,11 +281,12 @@ def _listen(server: "HttpServer", place: tuple[str, int], named: str, advice: st
         raise ServiceFailed(f"cannot listen on {named}: {error.strerror}; {advice}") from None
 
 
-@contextlib.contextmanager
-def _task(work: Coroutine[Any, Any, T]) -> Iterator[asyncio.Task[T]]:
+@contextlib.asynccontextmanager
+async def _task(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
     """Have a coroutine run until the end of the block."""
     task = asyncio.create_task(work)
     try:
         yield task
     finally:
         task.cancel()
+        await asyncio.wait([task])

@@ -421,6 +421,26 @@ async def test_rates_of_a_session_and_of_an_address(tmp_path: Path, relay: Relay
 
 
 @run_async
+async def test_a_relay_that_refuses_us_ends_no_other_way_in(tmp_path: Path) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        card = {"BLINDRELAY_MAILBOX_RELAY": RelayCard(ALICE.public, f"ws://127.0.0.1:{port}/ws").text}
+        async with started(tmp_path / "box", variables=card) as box, await box.asker() as http:
+            await box.logged("relay_refused")
+            assert isinstance(await http.says(asked(1)), answers.Kept)
+            assert (await box.page("/readyz"))[0] == 503
+            await box.stop()
+        alone = MailboxProcess(tmp_path / "alone", http=False, variables=card)
+        assert await alone.wait() == 1
+        assert "Traceback" not in alone.output
+
+
+@run_async
 async def test_two_cannot_have_one_directory(tmp_path: Path) -> None:
     async with started(tmp_path / "box") as box:
         second = MailboxProcess(tmp_path / "box")
