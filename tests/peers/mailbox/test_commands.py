@@ -13,6 +13,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from keys.identity import Identity
 from keys.invite import Invite, MailboxCard, RelayCard
@@ -30,11 +31,19 @@ from tests.support.clients import run_async
 from tests.support.relay_process import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 RELAY = RelayCard(Identity(b"r" * 32, b"R" * 32).public, "wss://relay.example/ws")
 URL = "https://mailbox.example"
 BOTH = {"relay": RELAY.text, "http": "127.0.0.1:0", "http_url": URL}
+
+
+@pytest.fixture(autouse=True)
+def unlogged() -> Iterator[None]:
+    """A command that sets up logging does so for this process, to a stream that ends with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
