@@ -2,11 +2,13 @@
 
     python -m bench.mailbox                    empty, then with 1,000,000 items, then their expiry: some minutes, 3 GiB
     python -m bench.mailbox --items 100000     the same, smaller
+    python -m bench.mailbox --faces 0          without the program's two ways in, HTTP and a relay
     python -m bench.mailbox --json out.json
     python -m bench.mailbox --store jetstream  the store on NATS instead (bench/mailbox_jetstream.py)
 
 One process on one core. Beside it, in the same rounds, bare SQLite: a table of blobs, the same sync, and in one commit
 as many as are under way in the mailbox at a time. Ratios travel; what a disk takes for a sync does not.
+At the end the same through the program (bench/mailbox_faces.py).
 """
 
 import argparse
@@ -25,6 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from bench import mailbox_faces
 from bench.machine import describe, pin
 from keys.identity import Identity
 from peers.mailbox import sqlite_rows as rows
@@ -230,7 +233,7 @@ def show(title: str, found: dict[str, list[float]], against: dict[str, list[floa
         print(line)
 
 
-async def run(directory: Path, items: int, count: int, seconds: float) -> dict[str, object]:
+async def run(directory: Path, items: int, count: int, seconds: float) -> dict[str, Any]:
     mailbox, store = await open_mailbox(directory / "mailbox.db")
     load = Load(mailbox, max(UNDER_WAY * 4, items // HELD_FOR))
     empty = await rounds(load, directory, count, seconds)
@@ -250,6 +253,20 @@ async def run(directory: Path, items: int, count: int, seconds: float) -> dict[s
     return {"machine": describe(), "empty": empty, "full": full, "expiry": ended, "file_bytes": size}
 
 
+def measure_sqlite(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the core above SQLite, and then the ways in."""
+    cores = os.sched_getaffinity(0)
+    pin(0, min(cores))
+    with tempfile.TemporaryDirectory(prefix="blindrelay-mailbox-", dir=options.dir) as directory:
+        result = asyncio.run(run(Path(directory), options.items, options.rounds, options.seconds))
+    if options.faces:
+        os.sched_setaffinity(0, cores)
+        with tempfile.TemporaryDirectory(prefix="blindrelay-mailbox-", dir=options.dir) as directory:
+            result["faces"] = mailbox_faces.measure(Path(directory), options.faces)
+        mailbox_faces.show(result["faces"])
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.mailbox", description=__doc__.partition("\n")[0])
     parser.add_argument("--store", choices=("sqlite", "jetstream"), default="sqlite")
@@ -257,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no-overwrite", action="store_true", help="with jetstream: only without overwriting what is deleted"
     )
     parser.add_argument("--items", type=int, default=1_000_000, help="items that are held in the full store")
+    parser.add_argument("--faces", type=int, default=10_000, help="deposits through each way in; 0 for none")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--dir", type=Path, help="on the disk to be measured (default: the system's temporary one)")
@@ -264,16 +282,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.items < UNDER_WAY or options.rounds < 1 or options.seconds <= 0:
         parser.error(f"at least {UNDER_WAY} items, one round and some time")
-    with tempfile.TemporaryDirectory(prefix="blindrelay-mailbox-", dir=options.dir) as directory:
-        if options.store == "jetstream":
-            from bench import mailbox_jetstream
+    if options.store == "jetstream":
+        from bench import mailbox_jetstream
 
+        with tempfile.TemporaryDirectory(prefix="blindrelay-mailbox-", dir=options.dir) as directory:
             result = mailbox_jetstream.run(
                 Path(directory), options.items, options.rounds, options.seconds, overwrite=not options.no_overwrite
             )
-        else:
-            pin(0, min(os.sched_getaffinity(0)))
-            result = asyncio.run(run(Path(directory), options.items, options.rounds, options.seconds))
+    else:
+        result = measure_sqlite(options)
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0

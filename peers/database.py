@@ -37,6 +37,7 @@ _RETRY: Final = 0.01
 """Seconds between attempts to open a database that another process is making."""
 _READERS: Final = 2
 """Threads that read: a long search does not hold the history up."""
+_ROUNDS: Final = 2
 _POLL: Final = 0.1
 """Seconds between looks for what other processes committed; a look takes some microseconds."""
 
@@ -182,9 +183,32 @@ class Database:
         if self._closed:
             raise DatabaseError(f"{self.path} is closed")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, cut)
+            left, _ = await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, cut)
         except sqlite3.Error as error:
             raise _mapped(self.path, error) from error
+        return not left
+
+    async def empty_log(self, most: int) -> None:
+        """Move what the log holds into the database, so that it is begun anew before it has more than `most` pages.
+
+        Beside a writer that never rests, :meth:`checkpoint` never comes to the end of the log, which then grows until
+        the writer has to empty it within a commit. So the little that was written meanwhile is moved by the writer,
+        between two commits.
+        """
+        for _ in range(_ROUNDS):  # each leaves what was written while it ran, which is less every time
+            if self._closed:
+                raise DatabaseError(f"{self.path} is closed")
+            try:
+                _, size = await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, False)
+            except sqlite3.Error as error:
+                raise _mapped(self.path, error) from error
+            if size <= most:
+                return
+        if self._closed:
+            raise DatabaseError(f"{self.path} is closed")
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(_move_log, future, alone=True))
+        await future
 
     async def close(self) -> None:
         """Finish the writes that wait, and close the file."""
@@ -228,6 +252,16 @@ class Database:
                 self._commit(group)
 
     def _commit(self, group: list["_Job"]) -> None:
+        if alone := [job for job in group if job.alone]:
+            for job in alone:
+                try:
+                    job.result = job.run(self._writer)
+                except sqlite3.Error as error:
+                    job.error = error
+            self._tell(alone)
+            group = [job for job in group if not job.alone]
+            if not group:
+                return
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             for job in group:
@@ -249,6 +283,9 @@ class Database:
                     self._writer.execute("ROLLBACK")
             for job in group:
                 job.error = job.error or error
+        self._tell(group)
+
+    def _tell(self, group: list["_Job"]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
         for job in group:
             by_loop.setdefault(job.future.get_loop(), []).append(job)
@@ -293,10 +330,13 @@ def copy_database(source: Path, to: Path) -> None:
 
 
 class _Job:
-    __slots__ = ("error", "future", "result", "run")
+    __slots__ = ("alone", "error", "future", "result", "run")
 
-    def __init__(self, run: Callable[[sqlite3.Connection], Any], future: "asyncio.Future[Any]") -> None:
+    def __init__(
+        self, run: Callable[[sqlite3.Connection], Any], future: "asyncio.Future[Any]", *, alone: bool = False
+    ) -> None:
         self.run = run
+        self.alone = alone  # outside of transactions
         self.future = future
         self.result: Any = None
         self.error: BaseException | None = None
@@ -312,11 +352,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _checkpoint(path: Path, cut: bool) -> bool:
+def _checkpoint(path: Path, cut: bool) -> tuple[int, int]:
+    """Return how many pages of the log were not moved, at least 1 if it was busy, and how many it has: at the moment at
+    which this began, whatever was written since."""
     with closing(_connect(path)) as connection:
-        mode = "TRUNCATE" if cut else "PASSIVE"
-        busy, log, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return not busy and log == moved
+        return _move_log(connection, "TRUNCATE" if cut else "PASSIVE")
+
+
+def _move_log(connection: sqlite3.Connection, mode: str = "PASSIVE") -> tuple[int, int]:
+    busy, log, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return max(log - moved, int(bool(busy))), log
 
 
 def _make(path: Path) -> None:

@@ -16,9 +16,10 @@ NUMBER_MAX: Final = 2**63 - 1
 """The largest number that SQLite can hold; there are no items with larger ones."""
 _BATCH: Final = 0.004
 """Seconds after which a batch of erasures begins nothing new."""
-_BATCH_ROWS: Final = 64
+BATCH_ROWS: Final = 64
 """Most rows that a batch erases: each may lie in pages of its own, all of which the commit has to write."""
-_CHUNK: Final = 16
+CHUNK: Final = 8
+"""Rows that a batch erases in one go, and the fewest that it does."""
 
 
 class _Recipient(NamedTuple):
@@ -289,22 +290,27 @@ def release(db: sqlite3.Connection, leases: Leases, x_pub: bytes, number: int, e
 
 
 def expire(
-    db: sqlite3.Connection, leases: Leases, now: int, limits: Limits, seconds: Callable[[], float] = time.perf_counter
+    db: sqlite3.Connection,
+    leases: Leases,
+    now: int,
+    limits: Limits,
+    most: int = BATCH_ROWS,
+    seconds: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """Erase what has ended, until some milliseconds have passed; return how many."""
+    """Erase what has ended, `most` of it or until some milliseconds have passed; return how many."""
     end = seconds() + _BATCH
     done = 0
-    while done == 0 or (done < _BATCH_ROWS and seconds() < end):
+    while done == 0 or (done < most and seconds() < end):
         gone = db.execute(
             "DELETE FROM items WHERE id IN (SELECT id FROM items WHERE expires <= ? ORDER BY expires LIMIT ?)"
             " RETURNING recipient, length(content), restorable IS NOT NULL, number",
-            (now, _CHUNK),
+            (now, CHUNK),
         ).fetchall()
         for row in gone:
             leases.end(row[0], row[3])
         _count_off(db, [tuple(row)[:3] for row in gone])
         done += len(gone)
-        if len(gone) < _CHUNK:
+        if len(gone) < CHUNK:
             return done + _expire_markers(db, now - limits.marker_days * DAY)
     return done
 
@@ -313,7 +319,7 @@ def _expire_markers(db: sqlite3.Connection, before: int) -> int:
     gone = db.execute(
         "UPDATE recipients SET refused = 0, refused_since = 0"
         " WHERE no IN (SELECT no FROM recipients WHERE refused > 0 AND refused_since <= ? LIMIT ?) RETURNING no",
-        (before, _CHUNK),
+        (before, CHUNK),
     ).fetchall()
     if gone:
         db.execute("UPDATE mailbox SET markers = markers - ?", (len(gone),))

@@ -7,6 +7,7 @@ only (:mod:`peers.mailbox.leases`).
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,12 +27,17 @@ T = TypeVar("T")
 
 _CACHE: Final = 64 << 20
 """Bytes of pages in memory: the indexes of a million items, so that a deposit reads nothing from the disk."""
+_PAGE: Final = 4096
+_LOG_MOST: Final = 16 << 20
+"""Bytes of the log beyond which it is begun anew: what the writer moves for it takes it some milliseconds."""
 _LOG: Final = 64 << 20
 """Bytes to which the log may grow before the writer itself empties it, and everybody waits."""
 _CHECKPOINT: Final = 0.1
 """Seconds for which the log is let grow: what has grown longer takes longer to sync, and commits wait for the disk."""
 _ACK_CHUNK: Final = 128
 """Numbers of one ACK that are deleted in one go: some milliseconds in which nobody else is served."""
+_BATCH_SLOW: Final = 0.01
+"""Seconds beyond which the next batch of erasures is half as large: the next deposit waits for it."""
 _MARKERS: Final = 10_000
 """Refusals that wait to be written down while the disk is full, at most."""
 
@@ -50,6 +56,7 @@ class SqliteStore:
         self._free = free
         self._leases = Leases()
         self._unmarked: dict[bytes, int] = {}
+        self._batch = rows.BATCH_ROWS
         self._used = asyncio.Event()
         self._checkpoints = asyncio.create_task(self._checkpoint())
 
@@ -134,7 +141,12 @@ class SqliteStore:
             recipient, when = next(iter(self._unmarked.items()))
             await self._run(self._database.write(rows.mark, recipient, when, self._limits))
             self._unmarked.pop(recipient, None)
-        return await self._run(self._database.write(rows.expire, self._leases, now, self._limits))
+        begun = time.perf_counter()
+        erased = await self._run(self._database.write(rows.expire, self._leases, now, self._limits, self._batch))
+        # With its commit, which waits for the disk: how long that takes for so many pages only the disk can tell.
+        slow = time.perf_counter() - begun > _BATCH_SLOW
+        self._batch = max(rows.CHUNK, self._batch // 2) if slow else min(rows.BATCH_ROWS, 2 * self._batch)
+        return erased
 
     async def tidy(self, tick: float) -> None:
         await self._run(self._database.write(lambda _: self._leases.sweep(tick)))
@@ -166,7 +178,7 @@ class SqliteStore:
             self._used.clear()
             # What fails here fails again where somebody is told: in the next commit that needs the room.
             with suppress(DatabaseError):
-                await self._database.checkpoint()
+                await self._database.empty_log(_LOG_MOST // _PAGE)
 
     async def _run(self, call: Awaitable[T]) -> T:
         self._used.set()

@@ -25,11 +25,13 @@ async def tend(
     failed: Callable[[StoreError], None],
     moment: Callable[[Mailbox], Moment] = read_clocks,
     every: float = EVERY,
+    tended: Callable[[], None] = lambda: None,
 ) -> None:
     """Look after a mailbox until cancelled.
 
     Args:
         failed: is told what the store could not do. It is tried again at the next look.
+        tended: is told of each look at which the store could do all.
     """
     tidied = moment(mailbox).tick
     while True:
@@ -46,6 +48,7 @@ async def tend(
             if at.tick - tidied >= TIDY_EVERY:
                 tidied = at.tick
                 await mailbox.store.tidy(at.tick)
+            tended()
         except StoreError as error:
             failed(error)
         await asyncio.sleep(every)

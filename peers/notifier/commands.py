@@ -5,8 +5,6 @@ import asyncio
 import re
 import signal
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -16,7 +14,6 @@ import uvloop
 from keys.errors import BadInvite
 from keys.identity import ID_SIZE
 from keys.invite import Invite
-from peers.notifier import log
 from peers.notifier.arguments import PROGRAM, settings_table
 from peers.notifier.channel import Push, PushType, Result, kind_name
 from peers.notifier.channels import open_channels
@@ -24,9 +21,10 @@ from peers.notifier.errors import BadNotifierSettings, NotifierError
 from peers.notifier.keyfile import NICKNAME, mint, mint_push_keys, read_push_keys
 from peers.notifier.process import REGISTRY_FILE, find_identity, open_registry, run
 from peers.notifier.registry import Registry
-from peers.notifier.settings import Settings, load, parse_admin
+from peers.notifier.settings import Settings, load
+from peers.service import log
+from peers.service.listening import ask_health, parse_listen
 
-_HEALTH_WAIT: Final = 5.0
 _ID: Final = re.compile(rf"[0-9a-fA-F]{{{2 * ID_SIZE}}}")
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
@@ -85,24 +83,10 @@ def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _health(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    place = parse_admin(load(arguments.settings, environ).admin)
+    place = parse_listen(load(arguments.settings, environ).admin)
     if place is None:
         raise BadNotifierSettings(["admin is off, so nobody can be asked"])
-    host, port = place
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
-    # The environment's proxy is for other machines.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=_HEALTH_WAIT) as answer:
-            print(answer.read(256).decode("ascii", "replace").strip())
-    except urllib.error.HTTPError as error:
-        print(error.read(256).decode("ascii", "replace").strip())
-        return 1
-    except OSError:
-        print("the notifier does not answer")
-        return 1
-    return 0
+    return ask_health(place, "the notifier")
 
 
 def _settings(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:

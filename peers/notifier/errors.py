@@ -1,23 +1,7 @@
-"""The errors of the notifier.
+"""The errors of the notifier are those of every service (:mod:`peers.service.errors`), under its own names."""
 
-NotifierError           the text says what is wrong and what to do; it never holds ids, tokens or secrets
-├── BadNotifierSettings settings that cannot be used: a line for each problem
-└── NotifierFailed      what may do better the next time
-"""
+from peers.service.errors import BadSettings as BadNotifierSettings
+from peers.service.errors import ServiceError as NotifierError
+from peers.service.errors import ServiceFailed as NotifierFailed
 
-from collections.abc import Iterable
-
-
-class NotifierError(Exception):
-    """The notifier cannot do what it was asked to do."""
-
-
-class BadNotifierSettings(NotifierError):
-    """Settings that cannot be used; the text names each problem on a line."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__("\n".join(problems))
-
-
-class NotifierFailed(NotifierError):
-    """It did not go now: the address is taken, another notifier runs."""
+__all__ = ["BadNotifierSettings", "NotifierError", "NotifierFailed"]

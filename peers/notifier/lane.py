@@ -21,9 +21,9 @@ from peers.client.backoff import ASKED_MOST, Backoff, Random
 from peers.notifier.channel import Channel, Outcome, Push, PushType, Result
 from peers.notifier.devices import Device, Devices, Errand, Standing
 from peers.notifier.limits import Limits
-from peers.notifier.log import where
 from peers.notifier.metrics import Metrics
 from peers.notifier.registry import Registered
+from peers.service.log import where
 
 _SAY_AGAIN: Final = 60.0
 """Seconds between two lines in the log about the same event of one channel."""

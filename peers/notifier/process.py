@@ -18,13 +18,14 @@ from peers.notifier.errors import BadNotifierSettings, NotifierError, NotifierFa
 from peers.notifier.keyfile import PushKeys, read_notifier_identity, read_push_keys
 from peers.notifier.lane import Lane
 from peers.notifier.legacy import read_registry
-from peers.notifier.log import log_loop_error
 from peers.notifier.metrics import Metrics
 from peers.notifier.registry import Registry
 from peers.notifier.service import Service
-from peers.notifier.settings import Settings, parse_admin
+from peers.notifier.settings import Settings
 from peers.profile.errors import ProfileError
 from peers.profile.lock import ProfileLock
+from peers.service.listening import parse_listen
+from peers.service.log import log_loop_error
 
 if TYPE_CHECKING:
     from peers.notifier.admin import Admin
@@ -178,7 +179,7 @@ async def _serve(
 
 
 async def _start_admin(settings: Settings, service: Service, metrics: Metrics, names: list[str]) -> "Admin | None":
-    place = parse_admin(settings.admin)
+    place = parse_listen(settings.admin)
     at = "off"
     admin = None
     if place is not None:

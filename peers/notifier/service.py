@@ -17,9 +17,9 @@ from peers.client import Connected, Disconnected, Event, IdInUse, PushRegistered
 from peers.database import DatabaseError
 from peers.notifier.channel import PushType
 from peers.notifier.lane import Lane
-from peers.notifier.log import where
 from peers.notifier.metrics import Metrics
 from peers.notifier.registry import Added, Registered, Registry
+from peers.service.log import where
 from wire.commands import PushKind
 
 _WAKES: Final = 4096

@@ -13,46 +13,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from keys.errors import BadKey, KeysError
 from keys.identity import Identity, PublicIdentity
 from keys.invite import RelayCard
 from keys.primitives import KEY_SIZE
-from peers.client import BadOption, ClientOptions
 from peers.notifier.errors import BadNotifierSettings
 from peers.notifier.limits import Limits
-from peers.notifier.settings_sources import CONFIG_FILE, from_file, from_variables, nested, variable_of
+from peers.service.settings_sources import Names
+from peers.service.settings_types import (
+    AdmissionToken,
+    CardText,
+    GivenPath,
+    Listen,
+    ServiceSettings,
+    state_directory,
+)
 
 _HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_SIZE}}}")
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Return systemd's state directory, else the XDG one of this user: the same place from every working directory."""
-    state = environ.get("STATE_DIRECTORY")
-    if state:
-        return Path(state.split(":")[0])
-    home = environ.get("XDG_STATE_HOME")
-    base = Path(home) if home else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
-    return base / "blindrelay-notifier"
-
-
-def parse_admin(text: str) -> tuple[str, int] | None:
-    """Return host and port of the admin listener, None for `off`.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if text == "off":
-        return None
-    host, colon, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or (":" in bare) != (host != bare) or not re.fullmatch(r"[0-9]{1,5}", port):
-        raise ValueError("it has to be an address and a port, such as 127.0.0.1:9610 or [::1]:9610, or off")
-    if int(port) > 65535:
-        raise ValueError("a port is 65535 at most")
-    return bare, int(port)
+    return state_directory("blindrelay-notifier", environ)
 
 
 def parse_key(text: str) -> bytes:
@@ -74,17 +58,6 @@ def parse_key(text: str) -> bytes:
     return key
 
 
-def _check_admin(text: str) -> str:
-    parse_admin(text)
-    return text
-
-
-def _check_card(text: str) -> str:
-    if text:
-        RelayCard.parse(text)  # its error is a ValueError, as pydantic wants it
-    return text
-
-
 def _check_key(text: str) -> str:
     if text:
         parse_key(text)
@@ -96,39 +69,22 @@ def _check_secret_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _check_token(secret: SecretStr) -> SecretStr:
-    try:
-        ClientOptions(token=secret.get_secret_value())
-    except BadOption as error:
-        raise ValueError(str(error)) from None
-    return secret
-
-
-def _check_given(value: object) -> object:
-    if value == "" or "\0" in str(value):
-        raise ValueError("it is no file name: give it another value or remove it")
-    return value
-
-
 def _split(value: object) -> object:
     return [part for part in re.split(r"[,\s]+", value) if part] if isinstance(value, str) else value
 
 
-GivenPath = Annotated[Path, BeforeValidator(_check_given)]
 KeyText = Annotated[str, AfterValidator(_check_key)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 
 
-class Settings(BaseSettings):
+class Settings(ServiceSettings):
     """The notifier of a relay: it turns the relay's wakes into pushes."""
-
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     config: GivenPath | None = None
     """The TOML file with settings; without it `notifier.toml` in the data directory, if there is one."""
     data_dir: GivenPath = Field(default_factory=default_data_dir)
     """Where its keys and its registry are."""
-    relay_card: Annotated[str, AfterValidator(_check_card)] = ""
+    relay_card: CardText = ""
     """The relay, as the card `R0…` that it prints when it mints its keys."""
     ws_url: str = ""
     """The relay's address in place of a card, with both its keys; `WS_URL` is another name of the variable."""
@@ -136,7 +92,7 @@ class Settings(BaseSettings):
     """The relay's X25519 key, for ws_url: 64 hex digits or base64."""
     server_ed_pub: KeyText = ""
     """The relay's Ed25519 key, for ws_url."""
-    token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
+    token: AdmissionToken | None = None
     """The relay's admission token, if it asks for one."""
     x_seed: SecretKey | None = None
     """The notifier's X25519 secret, for an identity that does not come from `notifier.keys`; with ed_seed."""
@@ -171,24 +127,12 @@ class Settings(BaseSettings):
     """The app's bundle id."""
     apns_sandbox: bool = False
     """Whether tokens are of apps that Xcode installed."""
-    admin: Annotated[str, AfterValidator(_check_admin)] = "127.0.0.1:9610"
+    admin: Listen = "127.0.0.1:9610"
     """Address and port of the listener with /healthz, /readyz, /status and /metrics; `off` for none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, to standard error."""
     limits: Limits = Field(default_factory=Limits)
     """Limits."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is passed in and nothing else: :func:`load` reads the sources."""
-        return (init_settings,)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -228,13 +172,17 @@ class Settings(BaseSettings):
             return RelayCard.parse(self.relay_card)
         if not self.ws_url:
             raise BadNotifierSettings(
-                [f"no relay is named: set relay_card ({variable_of('relay_card')}) to the card R0… of your relay"]
+                [f"no relay is named: set relay_card ({NAMES.variable_of('relay_card')}) to the card R0… of your relay"]
             )
         try:
             public = PublicIdentity(parse_key(self.server_x_pub), parse_key(self.server_ed_pub))
             return RelayCard(public, self.ws_url)
         except (BadKey, KeysError) as error:
             raise BadNotifierSettings([f"ws_url, server_x_pub, server_ed_pub: {error}"]) from None
+
+
+NAMES: Final = Names(Settings, "NOTIFIER_", "notifier.toml", {"limits": Limits}, {"WS_URL": "ws_url"})
+"""What they are called; one variable without our prefix is telefon's."""
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -247,26 +195,4 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     Raises:
         BadNotifierSettings: a line for each problem, with its name and where it was set; never a secret.
     """
-    variables = from_variables(Settings, environ)
-    above = {**variables.values, **flags}
-    origins = {**variables.origins, **{key: f"--{key.replace('_', '-')}" for key in flags}}
-    defaults = {"data_dir": default_data_dir(environ)}
-    named = above.get("config")
-    directory = Path(above.get("data_dir") or defaults["data_dir"])
-    file = from_file(Settings, Path(named) if named else directory / CONFIG_FILE, must_exist=bool(named))
-    problems = [*variables.problems, *file.problems]
-    try:
-        settings = Settings(**nested({**defaults, **file.values, **above}))
-    except ValidationError as error:
-        # Without what was given: it may be a secret.
-        all_origins = {**file.origins, **origins}
-        for problem in error.errors(include_url=False, include_input=False, include_context=False):
-            # ("limits", "queue") is a setting; in ("allow_host", 0) and ("token", "function…") only the first is.
-            path = [str(part) for part in problem["loc"]]
-            key = ".".join(path[: 2 if path[:1] == ["limits"] else 1])
-            where = f" ({all_origins[key]})" if key in all_origins else ""
-            problems.append(f"{key or 'settings'}{where}: {problem['msg'].removeprefix('Value error, ')}")
-    else:
-        if not problems:
-            return settings
-    raise BadNotifierSettings(problems)
+    return NAMES.load(flags, environ, {"data_dir": default_data_dir(environ)}).settings

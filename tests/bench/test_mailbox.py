@@ -14,6 +14,7 @@ def test_it_runs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     # A process of its own, for it stays on one core.
     command = [sys.executable, "-m", "bench.mailbox", "--items", "500", "--rounds", "1", "--seconds", "0.1"]
+    command += ["--faces", "320"]
     done = subprocess.run(
         [*command, "--dir", str(tmp_path), "--json", str(out)], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -29,6 +30,10 @@ def test_it_runs(tmp_path: Path) -> None:
         }
         assert all(rate > 0 for rates in found[store].values() for rate in rates)
     assert found["expiry"]["items"] == 500
+    assert set(found["faces"]) == {"http", "relay"}
+    for face in found["faces"].values():
+        assert set(face) == {"deposit", "fetch 1 + ack", "fetch 16 + ack"}
+        assert all(work["per second"] > 0 for work in face.values())
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 

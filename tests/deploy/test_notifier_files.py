@@ -12,8 +12,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from peers.notifier.limits import Limits
-from peers.notifier.settings import Settings
-from peers.notifier.settings_sources import is_secret, leaves, variable_of
+from peers.notifier.settings import NAMES as NOTIFIER
+from peers.service.settings_sources import is_secret
 from relay.settings import NAMES
 from tests.deploy.proxies import DEPLOY, substituted
 from tests.support.relay_process import ROOT
@@ -25,8 +25,8 @@ UNIT: Final = (DEPLOY / "blindrelay-notifier.service").read_text()
 RELAY_UNIT: Final = (DEPLOY / "blindrelay.service").read_text()
 COMPOSE: Final[dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.notifier.yaml").read_text())
 BASE: Final[dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-VARIABLES: Final = {variable_of(key) for key, _ in leaves(Settings)} | {
-    f"{variable_of(key)}_FILE" for key, info in leaves(Settings) if is_secret(info)
+VARIABLES: Final = {NOTIFIER.variable_of(key) for key, _ in NOTIFIER.leaves()} | {
+    f"{NOTIFIER.variable_of(key)}_FILE" for key, info in NOTIFIER.leaves() if is_secret(info)
 }
 
 

@@ -13,13 +13,19 @@ from keys.deposit import DROP_SECRET_SIZE, PACKET_MAX, SIZE_CLASSES, drop_digest
 from keys.identity import Identity
 from keys.stamp import BITS_MAX, WINDOW
 from peers.mailbox.app import AppSession
+from peers.mailbox.arguments import FLAGS
+from peers.mailbox.commands import COMMANDS
 from peers.mailbox.core import Caller
+from peers.mailbox.http_face import BODY_MAX
+from peers.mailbox.http_protocol import HEAD_MAX
 from peers.mailbox.quotas import Rate
 from peers.mailbox.rules import DAY, AccessRule, Limits, token_digest
+from peers.mailbox.settings_limits import LimitSettings
 from tests.docs import markdown
 from tests.peers.mailbox.lab import ALICE, BOB, BOX, CAROL, Box
 from tests.support.clients import run_async
 from wire import mailbox_commands as asks
+from wire import mailbox_http as framing
 from wire.mailbox_answers import Delivery
 from wire.mailbox_codes import ACK_MAX, MailboxCommand, Reason, Word
 
@@ -168,3 +174,47 @@ async def test_every_field_is_explained(tmp_path: Path) -> None:
     assert {markdown.code(row["field"]) for row in rows} == columns
     assert len(rows) == len(columns)
     assert all(all(cell.strip() for cell in row.values()) for row in rows)
+
+
+# --- The program ------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_settings_is_current() -> None:
+    assert FLAGS.table() in PAGE, "renew it: .venv/bin/python -m peers.mailbox config doc"
+
+
+def test_the_http_interface() -> None:
+    rows = markdown.rows(PAGE, "request", "body", "most bytes", "answer")
+    told = {markdown.code(row["request"]).partition(" ")[2]: row for row in rows}
+    assert set(told) == {*BODY_MAX, framing.INFO_PATH}
+    for path, most in BODY_MAX.items():
+        assert told[path]["most bytes"] == f"{most:,}", path
+    for path, commands in framing.PATHS.items():
+        named = set(re.findall(r"\b[A-Z]{3,}\b", told[path]["body"]))
+        assert named == {MailboxCommand(command).name for command in commands}
+
+
+def test_the_statuses() -> None:
+    rows = markdown.rows(PAGE, "status", "reason")
+    told = {(int(row["status"]), Reason[name]) for row in rows for name in re.findall(r"`([A-Z_]+)`", row["reason"])}
+    # 408 is one of our own: the request never came as far as the mailbox.
+    assert told - {(408, Reason.FAILED)} == {(status, reason) for reason, status in framing.STATUS.items()}
+
+
+def test_commands_and_figures_of_the_text() -> None:
+    blocks = re.findall(r"blindrelay-mailbox ((?:token |config )?[a-z]+)", PAGE)
+    assert {"keygen", "run", "card", "stats", "prune", "backup", "token new", "config check"} <= set(blocks)
+    assert set(blocks) - {"token"} <= set(COMMANDS)
+    limits = LimitSettings()
+    rules = limits.rules()
+    for text in (
+        f"{limits.connections:,} connections, {limits.address_connections} of one address",
+        f"{limits.request:g} s for a request to arrive",
+        f"{limits.session_in_progress} requests may be under way",
+        f"some {limits.known:,} clients",
+        f"is under way, for {limits.stop:g} s",
+        f"{HEAD_MAX >> 10} KiB of headers",
+        f"{rules.total_bytes >> 30} GiB in all by default, {rules.recipient_bytes >> 20} MiB and",
+        f"{rules.disk_reserve >> 20} MiB left",
+    ):
+        assert text in " ".join(PAGE.split()), text

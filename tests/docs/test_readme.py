@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from keys.invite import Invite, RelayCard
 from peers.chat import cli  # noqa: F401 - registers the commands
 from peers.chat.commands.frame import app
+from peers.mailbox.settings_limits import LimitSettings as MailboxLimits
 from peers.notifier.limits import Limits as NotifierLimits
 from relay.limits import Limits
 from relay.metrics import Exposition
@@ -282,8 +283,9 @@ def test_variables_and_limits_exist(path: Path) -> None:
     text = path.read_text().replace("RELAY_LIMITS_NAME", "").replace("--limits.NAME", "")
     assert set(re.findall(r"\bRELAY_[A-Z0-9_]*[A-Z0-9]\b", text)) <= known_variables()
     flags = {flag.replace("-", "_") for flag in re.findall(r"--limits\.([\w-]+)", text)}
-    # docs/push.md has the notifier's.
-    assert flags <= set((NotifierLimits if path.name == "push.md" else Limits).__dataclass_fields__)
+    # These two have the notifier's and the mailbox's.
+    theirs: dict[str, Any] = {"push.md": NotifierLimits, "mailbox.md": MailboxLimits}
+    assert flags <= set(theirs.get(path.name, Limits).__dataclass_fields__)
 
 
 def test_variables_with_values_can_be_used() -> None:

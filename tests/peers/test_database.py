@@ -493,3 +493,55 @@ def test_a_kill_loses_nothing_that_write_returned_for(path: Path) -> None:
             kept = {row[0] for row in connection.execute("SELECT value FROM numbers")}
         assert told
         assert told <= kept
+
+
+# --- The log ----------------------------------------------------------------------------------------------------------
+
+
+def no_checkpoints(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+
+
+@run_async
+async def test_the_log_is_begun_anew_beside_a_writer_that_never_rests(path: Path) -> None:
+    async with Database.open(path, ONE) as database:
+        await database.write(no_checkpoints)
+        numbers = iter(range(1_000_000))
+        for _ in range(300):
+            await database.write(insert, next(numbers))
+        busy = True
+
+        async def writes() -> None:
+            while busy:
+                await database.write(insert, next(numbers))
+
+        writing = [asyncio.create_task(writes()) for _ in range(4)]
+        before = path.with_name(f"{path.name}-wal").stat().st_size
+        await database.empty_log(100)
+        busy = False
+        await asyncio.gather(*writing)
+        await database.write(insert, next(numbers))
+        # What was written since stands at the beginning of the file, which is no shorter for it.
+        head = path.with_name(f"{path.name}-wal").read_bytes()[:32]
+        assert path.with_name(f"{path.name}-wal").stat().st_size >= before
+        assert int.from_bytes(head[12:16], "big") >= 1  # how often it was begun
+        count = len(await database.read(values))
+    async with Database.open(path, ONE) as database:
+        assert len(await database.read(values)) == count
+
+
+@run_async
+async def test_a_short_log_is_left_as_it_is(path: Path) -> None:
+    async with Database.open(path, ONE) as database:
+        release = await held(database)
+        await database.empty_log(1_000_000)  # does not wait for the writer
+        release.set()
+        await database.write(insert, 1)
+
+
+@run_async
+async def test_the_log_of_a_database_that_is_closed(path: Path) -> None:
+    async with Database.open(path, ONE) as database:
+        pass
+    with pytest.raises(DatabaseError, match="is closed"):
+        await database.empty_log(1)

@@ -32,10 +32,10 @@ from peers.notifier.keyfile import PUSH_FILE, mint, read_notifier_identity, read
 from peers.notifier.outbound import Reply
 from peers.notifier.process import REGISTRY_FILE
 from peers.notifier.registry import Registered, Registry
-from peers.notifier.settings import Settings, load
-from peers.notifier.settings_sources import flag_of, is_secret, leaves
+from peers.notifier.settings import NAMES, load
 from peers.notifier.unifiedpush import UnifiedPush
 from peers.notifier.webpush import WebPush
+from peers.service.settings_sources import flag_of, is_secret
 from relay.about import check_vapid_key
 from tests.support.relay_process import ROOT
 
@@ -207,7 +207,7 @@ def test_help_names_every_setting_and_no_secret(command: str, capsys: pytest.Cap
         main([*command.split(), "--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    for key, info in leaves(Settings):
+    for key, info in NAMES.leaves():
         assert bool(re.search(rf"^  {flag_of(key)}\b(?!-)", told, re.MULTILINE)) is not is_secret(info), key
 
 
@@ -350,7 +350,7 @@ def test_health(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 def test_settings_are_printed_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(list(leaves(Settings)))
+    assert len(lines) == 2 + len(list(NAMES.leaves()))
     assert json.dumps(lines).count("NOTIFIER_") >= len(lines) - 2
 
 

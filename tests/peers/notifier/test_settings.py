@@ -12,8 +12,9 @@ from keys.identity import Identity
 from keys.invite import RelayCard
 from peers.notifier.errors import BadNotifierSettings
 from peers.notifier.limits import Limits
-from peers.notifier.settings import Settings, load, parse_admin, parse_key
-from peers.notifier.settings_sources import flag_of, is_secret, leaves, variable_of
+from peers.notifier.settings import NAMES, load, parse_key
+from peers.service.listening import parse_listen
+from peers.service.settings_sources import flag_of, is_secret
 
 RELAY: Final = Identity(bytes(range(32)), bytes(range(1, 33))).public
 CARD: Final = RelayCard(RELAY, "wss://relay.example/ws").text
@@ -51,7 +52,7 @@ ELSEWHERE: Final = {
 
 
 def test_every_setting_is_tested_here() -> None:
-    names = {key for key, _ in leaves(Settings) if not key.startswith("limits.")}
+    names = {key for key, _ in NAMES.leaves() if not key.startswith("limits.")}
     assert set(GIVEN) | ELSEWHERE == names
 
 
@@ -59,24 +60,24 @@ def test_every_setting_is_tested_here() -> None:
 def test_a_setting_as_a_flag_a_variable_and_a_key(key: str, tmp_path: Path) -> None:
     text, value = GIVEN[key]
     assert getattr(load({key: text}, NOWHERE), key) == value
-    assert getattr(load({}, {**NOWHERE, variable_of(key): text}), key) == value
+    assert getattr(load({}, {**NOWHERE, NAMES.variable_of(key): text}), key) == value
     file = tmp_path / "notifier.toml"
     file.write_text(f'{key} = "{text}"' if not isinstance(value, bool) else f"{key} = {str(value).lower()}")
     assert getattr(load({"config": str(file)}, {"HOME": "/nonexistent"}), key) == value
 
 
-@pytest.mark.parametrize("name", [key.partition(".")[2] for key, _ in leaves(Settings) if key.startswith("limits.")])
+@pytest.mark.parametrize("name", [key.partition(".")[2] for key, _ in NAMES.leaves() if key.startswith("limits.")])
 def test_each_limit(name: str, tmp_path: Path) -> None:
     value = getattr(Limits(), name)
     key = f"limits.{name}"
     (tmp_path / "notifier.toml").write_text(f"[limits]\n{name} = {value}\n")
     for flags, environ in (
         ({key: str(value)}, NOWHERE),
-        ({}, {**NOWHERE, variable_of(key): str(value)}),
+        ({}, {**NOWHERE, NAMES.variable_of(key): str(value)}),
         ({}, {"NOTIFIER_DATA_DIR": str(tmp_path)}),
     ):
         assert load(flags, environ).limits == Limits()
-    assert f"limits.{name} ({variable_of(key)})" in refused({}, **{variable_of(key): "x"})
+    assert f"limits.{name} ({NAMES.variable_of(key)})" in refused({}, **{NAMES.variable_of(key): "x"})
     assert f"limits.{name} ({flag_of(key)})" in refused({key: "-1"})
 
 
@@ -168,7 +169,7 @@ def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
 
 
 def test_secrets_are_no_flags_and_have_no_place_in_the_file(tmp_path: Path) -> None:
-    secrets = [key for key, info in leaves(Settings) if is_secret(info)]
+    secrets = [key for key, info in NAMES.leaves() if is_secret(info)]
     assert secrets == ["token", "x_seed", "ed_seed"]
     (tmp_path / "notifier.toml").write_text(f'x_seed = "{SECRET}"')
     assert "a secret has no place here; set NOTIFIER_X_SEED_FILE" in refused({}, NOTIFIER_DATA_DIR=str(tmp_path))
@@ -227,13 +228,13 @@ def test_a_file_that_cannot_be_used(content: bytes, text: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(("text", "place"), [("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:9", ("::1", 9)), ("off", None)])
 def test_where_the_admin_listener_is(text: str, place: tuple[str, int] | None) -> None:
-    assert parse_admin(text) == place
+    assert parse_listen(text) == place
 
 
 @pytest.mark.parametrize("text", ["", "9610", ":9610", "::1:9610", "[127.0.0.1]:1", "localhost:70000", "localhost:٣"])
 def test_what_is_no_place_to_listen(text: str) -> None:
     with pytest.raises(ValueError, match="port"):
-        parse_admin(text)
+        parse_listen(text)
 
 
 @pytest.mark.parametrize("text", ["", "ab", "zz" * 32, "A" * 44, "é" * 32, "00" * 33])
