@@ -103,6 +103,10 @@ class Carrier:
 
     async def __aexit__(self, *exc: object) -> None:
         task = self._task
+        if not task.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVE):
+                    await self._mail.settled()
         if self._client.is_connected and not task.done():
             with suppress(TimeoutError, NotConnected):
                 async with asyncio.timeout(_LEAVE):

@@ -81,6 +81,12 @@ class Fetching:
         self._stirred = asyncio.Event()
         self._rests = Rests(self._options.backoff_min, self._options.backoff_max)
         self._next: dict[int, float] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def settled(self) -> None:
+        """Return when no look is under way: what came is acknowledged."""
+        await self._idle.wait()
 
     def stir(self) -> None:
         """Somebody may have asked for a look."""
@@ -110,7 +116,9 @@ class Fetching:
             await gone.rest()
         due = [own for own in ours if self._due_at(own) <= post.clock()]
         if due:
+            self._idle.clear()
             await self._round([_Look(own, self._ways.collector(own)) for own in due])
+            self._idle.set()
             lying = await post.store.read(parcels.lying)
             every = self._options.awaiting if lying else self._options.every
             for own in due:

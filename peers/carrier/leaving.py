@@ -48,11 +48,19 @@ class Leaving:
         self._more: dict[int, asyncio.Event] = {}
         self._rests = Rests(self._options.backoff_min, self._options.backoff_max)
         self._full: dict[tuple[int, int], float] = {}
+        self._serving: set[int] = set()
+        self._idle = asyncio.Event()
         self._tasks: asyncio.TaskGroup
 
     def stir(self) -> None:
         """There may be something to leave."""
+        self._idle.clear()
         self._stirred.set()
+
+    async def settled(self) -> None:
+        """Return when all that can be left now is left."""
+        self.stir()
+        await self._idle.wait()
 
     async def run(self) -> None:
         """Leave what there is, for ever; raises what the store raises."""
@@ -61,6 +69,7 @@ class Leaving:
                 while True:
                     self._stirred.clear()
                     next_at = await self._look()
+                    self._rest()
                     try:
                         async with asyncio.timeout_at(None if next_at == math.inf else next_at):
                             await self._stirred.wait()
@@ -68,6 +77,10 @@ class Leaving:
                         continue
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
+
+    def _rest(self) -> None:
+        if not (self._serving or self._stirred.is_set()):
+            self._idle.set()
 
     # --- What there is ------------------------------------------------------------------------------------------------
 
@@ -215,9 +228,12 @@ class Leaving:
             until = self._rests.until(mailbox)
             if until > now:
                 next_at = min(next_at, until)
+                await self._post.store.write(parcels.put_off, mailbox)
             elif mailbox in self._workers and not self._workers[mailbox].done():
+                self._serving.add(mailbox)
                 self._more[mailbox].set()
             else:
+                self._serving.add(mailbox)
                 self._more[mailbox] = asyncio.Event()
                 self._workers[mailbox] = self._tasks.create_task(self._work(mailbox), name="mailbox-leave")
             next_at = min([next_at, *(at for (where, _), at in self._full.items() if where == mailbox)])
@@ -226,22 +242,29 @@ class Leaving:
     async def _work(self, mailbox: int) -> None:
         place = await self._place(mailbox)
         if place is None:
+            self._serving.discard(mailbox)
             return
         depositor, more = self._ways.depositor(place), self._more[mailbox]
         try:
             while True:
                 more.clear()
                 await self._serve(depositor, mailbox)
+                if not more.is_set():
+                    self._serving.discard(mailbox)
+                    self._rest()
                 async with asyncio.timeout(self._options.linger):
                     await more.wait()
         except TimeoutError:
             pass  # nothing to do: the next one who deposits from here is somebody else
         except MailboxError as error:
             self._rests.failed(mailbox, self._post.clock())
+            await self._post.store.write(parcels.put_off, mailbox)
             if isinstance(error, TooDear):
                 self._rests.at_least(mailbox, self._post.clock() + self._options.full)
             self._stirred.set()
         finally:
+            self._serving.discard(mailbox)
+            self._rest()
             await depositor.rest()
 
     async def _serve(self, depositor: Depositor, mailbox: int) -> None:

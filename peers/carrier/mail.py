@@ -39,6 +39,11 @@ class Mail:
         finally:
             await self._ways.close()
 
+    async def settled(self) -> None:
+        """Return when what came is acknowledged to its mailboxes, and what can be left now is left."""
+        await self._fetching.settled()
+        await self._leaving.settled()
+
     def stir(self) -> None:
         """The store has changed."""
         self._leaving.stir()

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from peers.store import contacts, feed, mailboxes
 from peers.store.feed import Kind
 from peers.store.messages import MessageRow, State, get
+from wire.mailbox_codes import Reason
 from wire.peer_commands import PeerCommand
 from wire.peer_mailboxes import Acks
 
@@ -272,7 +273,8 @@ def settle(db: sqlite3.Connection, now: int) -> None:
         (number,),
     )
     db.execute(
-        f"UPDATE parcels SET state = 'dropping', content = NULL WHERE state IN ('waiting', 'kept') AND ({done})",  # noqa: S608
+        "UPDATE parcels SET state = 'dropping', content = NULL, reason = NULL"  # noqa: S608
+        f" WHERE state IN ('waiting', 'kept') AND ({done})",
         (number,),
     )
 
@@ -342,22 +344,37 @@ def answered(db: sqlite3.Connection, contact: int, nonce: bytes) -> None:
         db.execute("DELETE FROM changes WHERE message = ? AND revision = ?", (row[1], row[2]))
 
 
-def standing(db: sqlite3.Connection, message: int) -> tuple[int, int]:
-    """Return in how many mailboxes a text of ours lies, and in how many more it is to be left and that was not tried
-    yet (at least one, if its recipient has any and none was tried)."""
+def put_off(db: sqlite3.Connection, mailbox: int) -> None:
+    """Write down that a mailbox fails, so that nobody waits for what is to be done there."""
+    db.execute(
+        "UPDATE parcels SET reason = ? WHERE mailbox = ? AND state IN ('waiting', 'dropping') AND reason IS NULL",
+        (Reason.FAILED, mailbox),
+    )
+
+
+def pending(db: sqlite3.Connection, message: int) -> bool:
+    """Tell whether something about a message is still to be left or dropped for the first time, so that it is worth
+    waiting for."""
     row = get(db, message)
-    if row.state >= State.DELIVERED or row.kind != "text" or row.deleted_at is not None:
-        return row.left, 0
-    made, untried = db.execute(
-        "SELECT count(*), count(*) FILTER (WHERE state = 'waiting' AND tries = 0) FROM parcels"
-        " WHERE message = ? AND what = 'text' AND state != 'dropping'",
-        (message,),
+    if not db.execute("SELECT 1 FROM contact_mailboxes WHERE contact = ?", (row.contact,)).fetchone():
+        return False
+    untried = db.execute(
+        "SELECT 1 FROM parcels WHERE message = ? AND state IN ('waiting', 'dropping') AND reason IS NULL", (message,)
     ).fetchone()
-    if not made:
-        (untried,) = db.execute(
-            "SELECT EXISTS (SELECT 1 FROM contact_mailboxes WHERE contact = ?)", (row.contact,)
+    if untried:
+        return True
+    if row.outgoing and row.kind == "text" and row.state < State.DELIVERED and row.deleted_at is None:
+        what, revision = "text", row.edited_at or 0
+    else:
+        change = db.execute(
+            "SELECT kind, revision FROM changes WHERE message = ? AND kind IN ('edit', 'delete')", (message,)
         ).fetchone()
-    return row.left, int(untried)
+        if change is None:
+            return False
+        what, revision = change
+    return not db.execute(
+        "SELECT 1 FROM parcels WHERE message = ? AND what = ? AND revision = ?", (message, what, revision)
+    ).fetchone()
 
 
 def lying(db: sqlite3.Connection) -> int:
