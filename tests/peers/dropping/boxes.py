@@ -52,6 +52,7 @@ class Box:
         self.asked: list[int] = []
         self.fail: Reason | None = None
         self.clock_off = 0
+        self._served = asyncio.Event()
         self.mailbox: Mailbox
         self._store: SqliteStore
 
@@ -84,7 +85,15 @@ class Box:
             return answers.Refused(body.request, self.fail)
         answer = await self.mailbox.serve(x_pub, body, caller, self.at())
         assert answer is not None
+        self._served.set()
+        self._served = asyncio.Event()
         return answer
+
+    async def until_held(self, who: Identity, count: int) -> None:
+        """Wait until so many items are held for somebody."""
+        async with asyncio.timeout(60):
+            while await self.held(who) != count:
+                await self._served.wait()
 
 
 class HttpBox(Box):
