@@ -204,7 +204,9 @@ class Leaving:
         body = None
         for contact, tries in await post.store.read(mailboxes.to_tell):
             lane = post.lanes.get(contact)
-            if lane is None or not lane.online or (tries >= _FOREIGN_TRIES and not lane.row.extended):
+            if lane is None or not (lane.online and lane.row.knows_us):
+                continue
+            if tries >= _FOREIGN_TRIES and not lane.row.extended:
                 continue
             if now - self._told_at.get(contact, -math.inf) < post.options.resend:
                 continue

@@ -288,7 +288,8 @@ def next_of(db: sqlite3.Connection, mailbox: int, but: frozenset[int]) -> Parcel
     """Return the next parcel for a mailbox; none that waits for one of the contacts `but`."""
     for row in db.execute(
         "SELECT id, contact, mailbox, what, secret, content, tries, state FROM parcels"
-        " WHERE mailbox = ? AND state IN ('waiting', 'dropping') ORDER BY id",
+        " WHERE mailbox = ? AND (state = 'dropping' OR (state = 'waiting'"
+        " AND contact NOT IN (SELECT id FROM contacts WHERE blocked = 1))) ORDER BY id",
         (mailbox,),
     ):
         if row[7] == "dropping" or row[1] not in but:
