@@ -28,7 +28,7 @@ from peers.store.mailboxes import OwnMailbox
 from wire.errors import WireError
 from wire.inner import parse_inner
 from wire.mailbox_answers import Item, Lease
-from wire.mailbox_codes import ItemKind
+from wire.mailbox_codes import ACK_MAX, ItemKind
 from wire.peer_commands import parse_from_peer
 from wire.peer_mailboxes import Mailboxes
 
@@ -232,7 +232,9 @@ class Fetching:
         if not numbers and not lease.refusals:
             return
         try:
-            await look.collector.acknowledge(numbers, lease.refusals)
+            await look.collector.acknowledge(numbers[:ACK_MAX], lease.refusals)
+            for at in range(ACK_MAX, len(numbers), ACK_MAX):
+                await look.collector.acknowledge(numbers[at : at + ACK_MAX])
         except MailboxError as error:
             # They are handed out again, and known then.
             look.trouble, look.over = str(error), True

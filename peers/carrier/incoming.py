@@ -12,7 +12,7 @@ from peers.carrier.post import Post
 from peers.carrier.transfers import Transfers
 from peers.client import NotConnected, PeerPacket
 from peers.client.opening import is_loopback
-from peers.store import Connection, contacts, file_steps, mailboxes, messages, parcels
+from peers.store import Connection, contacts, file_steps, mailboxes, messages, owing, parcels
 from peers.store.errors import NoSuchContact
 from wire.commands import Body
 from wire.errors import WireError
@@ -223,7 +223,7 @@ def _left(db: Connection, now: int, contact: int, nonce: bytes, body: Text | Edi
         case Text(uuid, text):
             messages.first_time(db, contact, nonce)
             messages.receive(db, now, contact, uuid, text)
-            parcels.owe(db, contact, DeliveryAck.command, uuid)
+            owing.owe(db, contact, DeliveryAck.command, uuid)
             return
         case Edit(uuid, text):
             if not messages.receive_edit(db, now, contact, nonce, uuid, text):
@@ -233,7 +233,7 @@ def _left(db: Connection, now: int, contact: int, nonce: bytes, body: Text | Edi
         case Mailboxes():
             messages.first_time(db, contact, nonce)
             _heard(db, now, contact, body)
-    parcels.owe(db, contact, ChangeAck.command, nonce)
+    owing.owe(db, contact, ChangeAck.command, nonce)
 
 
 def _deleted(db: Connection, now: int, contact: int, nonce: bytes, uuid: bytes) -> bool:

@@ -12,7 +12,7 @@ from peers.carrier.rests import Rests
 from peers.carrier.ways import Ways
 from peers.client import NotConnected
 from peers.dropping import Depositor, MailboxError, MailboxRefused, TooDear
-from peers.store import mailboxes, parcels
+from peers.store import mailboxes, owing, parcels
 from peers.store.errors import NoSuchMailbox
 from peers.store.mailboxes import Place
 from peers.store.parcels import Debt, Draft, Parcel, Todo
@@ -188,15 +188,15 @@ class Leaving:
     async def _pay(self) -> None:
         """Acknowledge what came by a mailbox to those who are online now."""
         post = self._post
-        for contact in await post.store.read(parcels.creditors):
+        for contact in await post.store.read(owing.creditors):
             lane = post.lanes.get(contact)
             if lane is None or not lane.online or lane.row.blocked:
                 continue
-            while owed := await post.store.read(parcels.owed_to, contact):
+            while owed := await post.store.read(owing.owed_to, contact):
                 for _, command, body in owed:
                     ack = DeliveryAck(body) if command == PeerCommand.DELIVERY_ACK else ChangeAck(body)
                     await post.send(lane, ack)
-                await post.store.write(parcels.paid, [row for row, _, _ in owed])
+                await post.store.write(owing.paid, [row for row, _, _ in owed])
 
     async def _tell(self) -> None:
         """Give the list of our mailboxes to those who are online and have not acknowledged it."""

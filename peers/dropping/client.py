@@ -21,6 +21,8 @@ _ATTEMPTS: Final = 3
 """Stamps for one deposit: the price may rise, or the clock be corrected, while the first is minted."""
 _PRICE_LASTS: Final = 60.0
 """Seconds for which a price that was told is paid without asking; mailboxes take an old one for two minutes."""
+_LATEST: Final = 1 << 63
+"""Milliseconds since 1970: half of what a stamp's time can count to."""
 _STAMP_FAULTS: Final = frozenset({Reason.STAMP_CHEAP, Reason.STAMP_TIME, Reason.STAMP_WRONG})
 
 
@@ -116,9 +118,11 @@ class Depositor(_Client):
         return (await self._ask(asks.Drop(0, recipient_x_pub, secret), answers.Dropped)).found
 
     async def _ask_price(self) -> answers.About:
-        self._about = await self.info()
-        self._about_at = self._clock()
-        return self._about
+        about = await self.info()
+        if about.now >= _LATEST:
+            raise NotAMailbox("the mailbox's clock shows a time that no stamp can bear")
+        self._about, self._about_at = about, self._clock()
+        return about
 
     async def _mint(self, about: answers.About, recipient_x_pub: bytes, deposit: bytes, bits: int) -> bytes:
         most = self._options.stamp_bits

@@ -1,5 +1,4 @@
-"""Parcels: what is left for contacts in their mailboxes, one row for each copy, and what is owed to those who left
-something for us.
+"""Parcels: what is left for contacts in their mailboxes, one row for each copy.
 
 A parcel goes WAITING → KEPT → DROPPING → gone. It waits with its sealed bytes, so that a repetition, also after a kill,
 is the same deposit under the same secret, of which a mailbox holds one. It is dropped when what it says has arrived by
@@ -11,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from peers.store import contacts, feed, mailboxes
+from peers.store import contacts, feed, mailboxes, owing
 from peers.store.feed import Kind
 from peers.store.messages import MessageRow, State, get
 from wire.mailbox_codes import Reason
@@ -22,12 +21,12 @@ What = Literal["text", "edit", "delete", "cards", "acks"]
 
 WINDOW: Final = 64
 """Parcels for one contact that wait to be left in one mailbox: they hold their bytes, up to 256 KiB each."""
-OWED_MAX: Final = 4096
-"""Acknowledgements that are owed to one contact; the oldest go first. Whoever is not told sends again."""
+COPIES_MAX: Final = 12
+"""Parcels of one message at a time, those that are being dropped included: a contact who names other mailboxes again
+and again does not make us connect to ever more places."""
 _DAY: Final = 24 * 3600 * 1000
 _LONGEST: Final = 31 * _DAY
 """Milliseconds after which no mailbox holds a parcel any more: 30 days are the most, rounded up to the hour."""
-_TOGETHER: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +100,9 @@ def texts(db: sqlite3.Connection, copies: int) -> list[Todo]:
         " CROSS JOIN messages m INDEXED BY messages_to_send ON m.contact = b.contact"
         f" WHERE {_ROOM} AND m.outgoing = 1 AND m.state < 2 AND m.deleted_at IS NULL AND m.kind = 'text'"
         " AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.message = m.id AND p.mailbox = b.mailbox"
-        " AND p.what = 'text' AND p.revision = coalesce(m.edited_at, 0)) ORDER BY m.id, b.place LIMIT ?3",
-        (copies, WINDOW, WINDOW * copies),
+        " AND p.what = 'text' AND p.revision = coalesce(m.edited_at, 0))"
+        " AND (SELECT count(*) FROM parcels p WHERE p.message = m.id) < ?4 ORDER BY m.id, b.place LIMIT ?3",
+        (copies, WINDOW, WINDOW * copies, COPIES_MAX),
     )
     for message, revision, places in _grouped(rows):
         row = get(db, message)
@@ -118,8 +118,9 @@ def changes(db: sqlite3.Connection, copies: int) -> list[Todo]:
         " JOIN contacts c ON c.id = m.contact JOIN contact_mailboxes b ON b.contact = m.contact"
         f" WHERE {_ROOM} AND (h.kind = 'delete' OR (h.kind = 'edit' AND m.state IN (2, 3)))"
         " AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.message = m.id AND p.mailbox = b.mailbox"
-        " AND p.what = h.kind AND p.revision = h.revision) ORDER BY h.revision, b.place LIMIT ?3",
-        (copies, WINDOW, WINDOW * copies),
+        " AND p.what = h.kind AND p.revision = h.revision)"
+        " AND (SELECT count(*) FROM parcels p WHERE p.message = m.id) < ?4 ORDER BY h.revision, b.place LIMIT ?3",
+        (copies, WINDOW, WINDOW * copies, COPIES_MAX),
     )
     for message, revision, places in _grouped(rows):
         row = get(db, message)
@@ -168,12 +169,12 @@ def debts(db: sqlite3.Connection, copies: int) -> list[Debt]:
 
 
 def _debt(db: sqlite3.Connection, contact: int, places: tuple[int, ...]) -> Debt:
-    owed = owed_to(db, contact, _TOGETHER)
+    owed = owing.owed_to(db, contact)
     read = db.execute(
         "SELECT h.revision, m.uuid FROM changes h CROSS JOIN messages m ON m.id = h.message"
         " WHERE h.kind = 'read' AND m.contact = ? AND (m.kind != 'file'"
         " OR EXISTS (SELECT 1 FROM files f WHERE f.message = m.id AND f.state = 'done')) ORDER BY h.revision LIMIT ?",
-        (contact, _TOGETHER),
+        (contact, owing.TOGETHER),
     ).fetchall()
     acks = Acks(
         tuple(body for _, command, body in owed if command == PeerCommand.DELIVERY_ACK),
@@ -266,6 +267,9 @@ def settle(db: sqlite3.Connection, now: int) -> None:
         " OR (what IN ('edit', 'delete') AND NOT EXISTS (SELECT 1 FROM changes h WHERE h.revision = parcels.revision))"
         " OR (what = 'cards' AND (revision != ?1 OR EXISTS"
         " (SELECT 1 FROM cards_told t WHERE t.contact = parcels.contact AND t.settled >= revision)))"
+        # They use this mailbox no longer: nobody would pick it up.
+        " OR NOT EXISTS (SELECT 1 FROM contact_mailboxes b WHERE b.contact = parcels.contact"
+        " AND b.mailbox = parcels.mailbox)"
     )
     # What was never sent cannot be there, and what was refused is not.
     db.execute(
@@ -384,36 +388,3 @@ def lying(db: sqlite3.Connection) -> int:
         "SELECT count(DISTINCT message) FROM parcels WHERE what = 'text' AND state = 'kept'"
     ).fetchone()
     return int(count)
-
-
-# --- What is owed -----------------------------------------------------------------------------------------------------
-
-
-def owe(db: sqlite3.Connection, contact: int, command: int, body: bytes) -> None:
-    """Owe a contact an acknowledgement of what came by a mailbox."""
-    db.execute("INSERT OR IGNORE INTO owed (contact, command, body) VALUES (?, ?, ?)", (contact, command, body))
-    db.execute(
-        "DELETE FROM owed WHERE contact = ?1 AND id <="
-        " (SELECT id FROM owed WHERE contact = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-        (contact, OWED_MAX),
-    )
-
-
-def owed_to(db: sqlite3.Connection, contact: int, limit: int = _TOGETHER) -> list[tuple[int, int, bytes]]:
-    """Return ``(row, command, body)`` of what is owed to a contact, the oldest first."""
-    return [
-        (row[0], row[1], row[2])
-        for row in db.execute(
-            "SELECT id, command, body FROM owed WHERE contact = ? ORDER BY id LIMIT ?", (contact, limit)
-        )
-    ]
-
-
-def creditors(db: sqlite3.Connection) -> list[int]:
-    """Return the contacts to whom something is owed."""
-    return [row[0] for row in db.execute("SELECT DISTINCT contact FROM owed")]
-
-
-def paid(db: sqlite3.Connection, owed: Iterable[int]) -> None:
-    """Forget what was owed."""
-    db.executemany("DELETE FROM owed WHERE id = ?", [(each,) for each in owed])

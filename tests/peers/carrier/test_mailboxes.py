@@ -17,7 +17,7 @@ from peers.client import ClientOptions
 from peers.dropping import Depositor, DroppingOptions
 from peers.dropping.by_http import HttpWay
 from peers.mailbox.price import PriceList
-from peers.store import contacts, feed, mailboxes, messages, parcels
+from peers.store import contacts, feed, mailboxes, messages, owing, parcels
 from peers.store.feed import Kind
 from peers.store.messages import State
 from tests.peers.dropping.boxes import HttpBox, RelayBox
@@ -74,7 +74,7 @@ async def until_left(person: Person, message: MessageRow, boxes: int = 1) -> Mes
 
 async def all_left(person: Person) -> None:
     """Wait until all that they owe and all that they read is told, by mailboxes."""
-    await person.until(parcels.creditors, lambda waiting: not waiting)
+    await person.until(owing.creditors, lambda waiting: not waiting)
     await person.until(lambda db: db.execute("SELECT * FROM changes").fetchall(), lambda rows: not rows)
     await person.until(parcels.busy, lambda waiting: not waiting)
 
@@ -110,7 +110,7 @@ async def test_a_message_waits_in_every_mailbox_and_its_ticks_come_back(
             await alice.until(parcels.busy, lambda waiting: not waiting)
         assert await hers.held(alice.keys.identity) == 0
     # Of acknowledgements nobody makes acknowledgements.
-    assert not await alice.store.read(parcels.creditors)
+    assert not await alice.store.read(owing.creditors)
     assert not await alice.store.read(parcels.any_places) or not await alice.store.read(parcels.busy)
 
 
@@ -273,7 +273,7 @@ async def test_a_stranger_by_mailbox_is_an_introduction(relay: RelayProcess, bob
             assert (row.label, row.trust, row.origin) == ("Eve", "unverified", "introduction")
             assert await bob.heard(row) == ["let me in"]
             # Nothing goes to a mailbox that a stranger names, not even that their text came …
-            assert await bob.store.read(parcels.creditors) == [row.id]
+            assert await bob.store.read(owing.creditors) == [row.id]
             notices = [e.detail for e in await bob.store.read(feed.read, 0) if e.kind is Kind.NOTICE]
             assert any("4 deposits waited" in text for text in notices)
             assert trap.asked == []

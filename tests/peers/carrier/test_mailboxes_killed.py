@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from keys.invite import RelayCard
-from peers.store import contacts, feed, mailboxes, messages, parcels
+from peers.store import contacts, feed, mailboxes, messages, owing, parcels
 from peers.store.feed import Kind
 from peers.store.messages import State
 from tests.peers.carrier import killed
@@ -176,4 +176,4 @@ def _at_rest(db: Any) -> bool:
 def _all_paid(db: Any) -> bool:
     """All came, and nothing is owed any more or on its way to a mailbox."""
     (came,) = db.execute("SELECT count(*) FROM messages WHERE outgoing = 0").fetchone()
-    return came == 3 and not parcels.creditors(db) and not parcels.busy(db)
+    return came == 3 and not owing.creditors(db) and not parcels.busy(db)

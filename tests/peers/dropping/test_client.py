@@ -336,3 +336,40 @@ async def test_a_mailbox_that_forgot_our_keys_is_given_them_again(monkeypatch: p
 def test_a_card_leads_to_no_file() -> None:
     with pytest.raises(BadInvite):
         MailboxCard(BOX.public, "file:///etc/passwd")
+
+
+class Told:
+    """A way to a mailbox that says what a test wants."""
+
+    def __init__(self, *said: answers.FromMailbox) -> None:
+        self._said = list(said)
+        self.asked: list[Any] = []
+
+    async def ask(self, request: Any) -> answers.FromMailbox:
+        self.asked.append(request)
+        return self._said.pop(0)
+
+    async def rest(self) -> None:
+        pass
+
+
+def about(now: int, bits: int) -> answers.About:
+    return answers.About(0, now, bits, 0, 1, 1, 1, 1, 1)
+
+
+@run_async
+async def test_a_mailbox_that_lies_about_time_and_price() -> None:
+    card = MailboxCard(BOX.public, "https://box.example")
+    content, cheap = deposit(card), answers.Refused(0, Reason.STAMP_CHEAP, 3)
+    for told, error in (
+        ([cheap, about(2**64 - 1, 3)], NotAMailbox),
+        ([cheap, about(0, 255)], TooDear),
+        ([answers.Refused(0, Reason.STAMP_CHEAP, 255), about(0, 0)], TooDear),
+        ([cheap, about(2**63 - 1, 1), cheap, about(1, 1), cheap], MailboxRefused),  # never content
+        ([answers.Acked(0, 1)], NotAMailbox),
+        ([answers.Refused(0, 200)], MailboxRefused),
+    ):
+        way = Told(*told)
+        with pytest.raises(error):
+            await Depositor(card, way, OPTIONS).deposit(BOB.public.x_pub, content, bytes(32))
+        assert len(way.asked) == len(told)

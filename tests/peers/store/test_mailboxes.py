@@ -12,7 +12,7 @@ import pytest
 from keys.identity import Identity
 from keys.invite import MailboxCard
 from peers.database import Database, Schema
-from peers.store import contacts, mailboxes, messages, open_store, parcels, restored
+from peers.store import contacts, mailboxes, messages, open_store, owing, parcels, restored
 from peers.store.errors import NoSuchMailbox, NotAStore, TooManyMailboxes
 from peers.store.parcels import Draft
 from peers.store.schema import SCHEMA
@@ -207,6 +207,24 @@ def test_a_parcel_that_is_dropped_while_it_leaves_is_dropped(db: sqlite3.Connect
     assert states(db) == [("text", "dropping")]
 
 
+def test_a_mailbox_that_they_use_no_longer(db: sqlite3.Connection) -> None:
+    """What lies there is dropped, and left where they look now; but not in ever more places."""
+    row = friend(db, 1)
+    messages.compose(db, 1, row.id, "hello")
+    for serial in range(2, 40):
+        for todo in parcels.texts(db, 3):
+            leave(db, todo)
+        mailboxes.heard(db, 1, row.id, serial, (card(serial),))
+        parcels.settle(db, 8)
+    assert set(states(db)) == {("text", "dropping")}
+    assert len(states(db)) == parcels.COPIES_MAX
+    for mailbox in parcels.busy(db):
+        parcel = parcels.next_of(db, mailbox, frozenset())
+        assert parcel is not None
+        parcels.gone(db, parcel.id)
+    assert len(parcels.texts(db, 3)) == 1
+
+
 def test_changes_are_settled_by_the_nonce_of_the_right_contact(db: sqlite3.Connection) -> None:
     row, other = friend(db, 2), friend(db, 1)
     said = messages.compose(db, 1, row.id, "hello")
@@ -256,8 +274,8 @@ def test_refusals(db: sqlite3.Connection) -> None:
 def test_what_is_owed_goes_together_and_once(db: sqlite3.Connection) -> None:
     row = friend(db, 1)
     for _ in range(2):
-        parcels.owe(db, row.id, DeliveryAck.command, UUID)
-        parcels.owe(db, row.id, ChangeAck.command, bytes(24))
+        owing.owe(db, row.id, DeliveryAck.command, UUID)
+        owing.owe(db, row.id, ChangeAck.command, bytes(24))
     theirs = messages.receive(db, 1, row.id, UUID, "hi")
     assert theirs is not None
     messages.mark_read(db, 2, row.id, theirs.id)
@@ -265,7 +283,7 @@ def test_what_is_owed_goes_together_and_once(db: sqlite3.Connection) -> None:
     assert (debt.acks.delivered, debt.acks.read, debt.acks.changed) == ((UUID,), (UUID,), (bytes(24),))
     todo = parcels.Todo(row.id, "acks", 0, debt.mailboxes)
     parcels.put_debt(db, 3, debt, drafts(todo))
-    assert (parcels.debts(db, 3), parcels.creditors(db)) == ([], [])
+    assert (parcels.debts(db, 3), owing.creditors(db)) == ([], [])
     assert messages.changes_to_send(db, row.id, 10) == []
     (made,) = (each[0] for each in db.execute("SELECT id FROM parcels"))
     parcels.kept(db, 4, made, 1)
@@ -276,7 +294,7 @@ def test_nothing_is_owed_by_mailbox_to_a_stranger(db: sqlite3.Connection) -> Non
     stranger = contacts.add(db, 1, somebody(), nickname="Eve", origin="introduction")
     mailboxes.heard(db, 1, stranger.id, 1, (card(1),))
     mailboxes.add_own(db, 1, card(2))
-    parcels.owe(db, stranger.id, DeliveryAck.command, UUID)
+    owing.owe(db, stranger.id, DeliveryAck.command, UUID)
     assert (parcels.debts(db, 3), parcels.cards(db, 3)) == ([], [])
     contacts.set_verified(db, 1, stranger.id, verified=True)
     assert len(parcels.debts(db, 3)) == 1
@@ -284,10 +302,10 @@ def test_nothing_is_owed_by_mailbox_to_a_stranger(db: sqlite3.Connection) -> Non
 
 def test_what_is_owed_is_bounded(db: sqlite3.Connection) -> None:
     row = friend(db)
-    for number in range(parcels.OWED_MAX + 10):
-        parcels.owe(db, row.id, DeliveryAck.command, number.to_bytes(16, "big"))
-    owed = parcels.owed_to(db, row.id, 10_000)
-    assert (len(owed), int.from_bytes(owed[0][2], "big")) == (parcels.OWED_MAX, 10)
+    for number in range(owing.OWED_MAX + 10):
+        owing.owe(db, row.id, DeliveryAck.command, number.to_bytes(16, "big"))
+    owed = owing.owed_to(db, row.id, 10_000)
+    assert (len(owed), int.from_bytes(owed[0][2], "big")) == (owing.OWED_MAX, 10)
 
 
 def test_a_contact_is_removed_with_all_of_it(db: sqlite3.Connection) -> None:
@@ -295,7 +313,7 @@ def test_a_contact_is_removed_with_all_of_it(db: sqlite3.Connection) -> None:
     messages.compose(db, 1, row.id, "hello")
     (todo,) = parcels.texts(db, 3)
     leave(db, todo)
-    parcels.owe(db, row.id, DeliveryAck.command, UUID)
+    owing.owe(db, row.id, DeliveryAck.command, UUID)
     contacts.remove(db, 9, row.id)
     for table in ("parcels", "owed", "contact_mailboxes", "cards_heard", "cards_told"):
         assert db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] == 0  # noqa: S608
