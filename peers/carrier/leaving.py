@@ -12,7 +12,7 @@ from peers.carrier.rests import Rests
 from peers.carrier.ways import Ways
 from peers.client import NotConnected
 from peers.dropping import Depositor, MailboxError, MailboxRefused, TooDear
-from peers.store import mailboxes, owing, parcels
+from peers.store import Connection, mailboxes, owing, parcels
 from peers.store.errors import NoSuchMailbox
 from peers.store.mailboxes import Place
 from peers.store.parcels import Debt, Draft, Parcel, Todo
@@ -87,6 +87,9 @@ class Leaving:
     async def _look(self) -> float:
         """Do what is due; returns when to look again (event loop time)."""
         post = self._post
+        # Asked at every change of the store: where nobody has a mailbox it is all that is done.
+        if not await post.store.read(_concerned):
+            return math.inf
         if post.relay.is_connected:
             try:
                 await self._pay()
@@ -317,3 +320,7 @@ class Leaving:
             self._full[parcel.mailbox, parcel.contact] = self._post.clock() + self._options.full
         elif reason not in _FINAL:
             raise refusal
+
+
+def _concerned(db: Connection) -> bool:
+    return bool(mailboxes.serial(db)) or parcels.any_places(db) or bool(owing.creditors(db))
