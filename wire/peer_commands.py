@@ -16,6 +16,7 @@ from wire.commands import Body, Unknown
 from wire.errors import BadBody, LocalError
 from wire.inner import Inner
 from wire.limits import INNER_HEAD, MAX_FRAME, MIN_FRAME
+from wire.peer_mailboxes import Acks, Mailboxes
 
 UUID_SIZE: Final = 16
 CHUNK_SIZE: Final = 32 * 1024
@@ -52,6 +53,8 @@ class PeerCommand(IntEnum):
     CHANGE_ACK = 0x60  # nonce(24)
     FILE_WANT = 0x61  # file_id(16) first(u32 LE) count(u32 LE)
     FILE_CANCEL = 0x62  # file_id(16) reason(1)
+    MAILBOXES = 0x63  # serial(u64 LE) size(u16 LE) nickname n × ( size(u16 LE) card )
+    ACKS = 0x64  # n × ( command(1) id )
 
 
 class CancelReason(IntEnum):
@@ -318,6 +321,8 @@ PeerBody = (
     | FileEnd
     | FileWant
     | FileCancel
+    | Mailboxes
+    | Acks
     | Call
     | Unknown
 )
@@ -337,6 +342,8 @@ _PARSERS: Final = {
         FileEnd,
         FileWant,
         FileCancel,
+        Mailboxes,
+        Acks,
     )
 }
 _CALLS: Final = frozenset(

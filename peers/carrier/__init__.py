@@ -2,6 +2,6 @@
 
 from peers.carrier.carrier import Carrier
 from peers.carrier.keeper import Keeper
-from peers.carrier.options import CarrierOptions
+from peers.carrier.options import CarrierOptions, MailOptions
 
-__all__ = ["Carrier", "CarrierOptions", "Keeper"]
+__all__ = ["Carrier", "CarrierOptions", "Keeper", "MailOptions"]

@@ -2,6 +2,7 @@
 
     store ──▶ Outgoing ──▶ RelayClient ──▶ relay
     store ◀── Incoming ◀── RelayClient ◀── relay
+    store ◀──▶ Mail ◀──▶ mailboxes, for those who are not there
 
 Nothing is shown, asked or decided here. Programs write to the store and follow its feed, whether the carrier runs in
 them or in another process of the profile.
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Final, Self
 
 from keys.files import ClientKeys
+from keys.identity import PublicIdentity
 from keys.invite import RelayCard
 from peers.carrier.incoming import Incoming
-from peers.carrier.lane import ChangeTag, Lane, MessageTag
+from peers.carrier.lane import CardsTag, ChangeTag, Lane, MessageTag
+from peers.carrier.mail import Mail
 from peers.carrier.options import CarrierOptions
 from peers.carrier.outgoing import Outgoing
 from peers.carrier.post import Post
@@ -85,6 +88,7 @@ class Carrier:
         self._transfers = Transfers(self._post, files_dir)
         self._outgoing = Outgoing(self._post, self._transfers)
         self._incoming = Incoming(self._post, self._transfers)
+        self._mail = Mail(self._post, self._incoming, relay, self._introduced)
         self._arrived = asyncio.Event()
         self._noticed: set[str] = set()
         self._words: set[str] = set()
@@ -99,6 +103,10 @@ class Carrier:
 
     async def __aexit__(self, *exc: object) -> None:
         task = self._task
+        if not task.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVE):
+                    await self._mail.settled()
         if self._client.is_connected and not task.done():
             with suppress(TimeoutError, NotConnected):
                 async with asyncio.timeout(_LEAVE):
@@ -129,6 +137,7 @@ class Carrier:
                     tasks.create_task(self._tidy(), name="carrier-tidy"),
                     tasks.create_task(self._incoming.answer(), name="carrier-answer"),
                     tasks.create_task(self._transfers.run(), name="carrier-files"),
+                    tasks.create_task(self._mail.run(), name="carrier-mail"),
                 ]
                 await self._watch([lane.row for lane in self._post.lanes.values()])
                 async for event in self._client:
@@ -173,6 +182,7 @@ class Carrier:
                     x_pubs = [lane.row.public.x_pub for lane in self._post.lanes.values()]
                     online = tuple(x_pub for x_pub in x_pubs if self._client.is_online(x_pub))
                     await self._store.write(_connected, self._post.now(), online)
+                    self._mail.presence_told()
 
     async def _tidy(self) -> None:
         """Keep the feed small, for ever."""
@@ -195,21 +205,25 @@ class Carrier:
                         await self._transfers.changed(event.message)
                 self._seen = events[-1].seq
             self._post.stirred.set()
+            self._mail.stir()
 
     # --- In -----------------------------------------------------------------------------------------------------------
 
     async def _on(self, event: Event) -> None:
         post, now = self._post, self._post.now()
         match event:
-            case PeerPacket():
-                await self._incoming.take(event)
+            case PeerPacket(sender_id, packet):
+                if not self._mail.take(sender_id, packet):
+                    await self._incoming.take(event)
             case Connected():
+                self._mail.connected()
                 for lane in post.lanes.values():
                     lane.reset(self._options.resend, post.clock() + self._options.probe)
                 self._transfers.connected()
                 self._arrived.set()
                 post.stirred.set()
             case Disconnected(_, text, retry_in):
+                self._mail.disconnected()
                 self._transfers.connected()
                 await self._store.write(_disconnected, now, text, retry_in)
             case IdInUse():
@@ -219,8 +233,8 @@ class Carrier:
                 await self._presence(x_pubs, online=isinstance(event, PeersOnline))
             case Undelivered(_, nonce):
                 await self._undelivered(nonce)
-            case Introduction():
-                await self._introduced(event)
+            case Introduction(public, nickname):
+                await self._introduced(public, nickname)
             case Notice(text):
                 # Counted by themselves: it must not be able to drown what is said about keys.
                 if len(self._words) < _WORDS:
@@ -237,6 +251,7 @@ class Carrier:
                 # Also if they were online before: what was on its way may have died with their old socket.
                 lane.reset(self._options.resend, post.clock() + self._options.probe)
                 lane.online = online
+                self._mail.presence(lane)
                 if not online:
                     self._transfers.unreachable(lane)
                 else:
@@ -251,6 +266,7 @@ class Carrier:
         post = self._post
         found = post.refused(nonce)
         if found is None:
+            self._mail.undelivered(nonce)
             return
         lane, tag = found
         # Offline, or their queue is full: either way the relay says PEER_ONLINE when it is worth trying again.
@@ -262,16 +278,16 @@ class Carrier:
             await self._store.write(messages.mark_queued, post.now(), [tag.message])
         elif isinstance(tag, ChangeTag):
             lane.changes.pop(tag.message, None)
-        else:
+        elif not isinstance(tag, CardsTag):
             self._transfers.refused(lane, tag)
         post.stirred.set()
+        self._mail.stir()
 
-    async def _introduced(self, event: Introduction) -> None:
+    async def _introduced(self, public: PublicIdentity, nickname: str) -> Lane | None:
+        """Make a contact of somebody who introduces themselves; None if they are refused."""
         now = self._post.now()
         try:
-            row = await self._store.write(
-                contacts.add, now, event.public, nickname=event.nickname, origin="introduction"
-            )
+            row = await self._store.write(contacts.add, now, public, nickname=nickname, origin="introduction")
         except KeysDiffer as error:
             await self._notice(f"somebody introduced themselves with other keys: refused. {error}")
         except TooManyStrangers:
@@ -279,6 +295,8 @@ class Carrier:
         else:
             # At once, and not by way of the feed: what they say may be the next packet.
             await self._reload(row.id)
+            return self._post.lanes.get(row.id)
+        return None
 
     async def _notice(self, text: str) -> None:
         """Tell the user, once in a while: whoever causes it can do so again and again."""

@@ -104,7 +104,13 @@ class FileTag(NamedTuple):
     chunk: int
 
 
-Tag = MessageTag | ChangeTag | FileTag
+class CardsTag(NamedTuple):
+    """A packet that carries the list of our mailboxes with this number."""
+
+    serial: int
+
+
+Tag = MessageTag | ChangeTag | FileTag | CardsTag
 
 TAGS_MAX: Final = 8192
 """Packets whose refusal can still be told from the nonce: far more than can be on their way to a relay."""

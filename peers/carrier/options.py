@@ -4,8 +4,36 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from peers.client import ClientOptions
+from peers.dropping.options import DroppingOptions
 
 MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MailOptions:
+    """How mailboxes are used. Times in seconds.
+
+    Attributes:
+        dropping: how they are talked to.
+        patience: how long a message may go unacknowledged until it is left in mailboxes; at once if its recipient is
+            known to be offline.
+        copies: in how many mailboxes of a contact each message is left, at most.
+        every: how often ours are looked into.
+        awaiting: the same while a message of ours lies in a mailbox, so that an acknowledgement may come.
+        linger: how long a connection to a mailbox stays when there is nothing to do.
+        backoff_min, backoff_max: how long a mailbox that failed is left alone: doubled at each failure.
+        full: how long nothing more is left for a contact where a mailbox has no room for them or does not serve them.
+    """
+
+    dropping: DroppingOptions = field(default_factory=DroppingOptions)
+    patience: float = 5.0
+    copies: int = 3
+    every: float = 300.0
+    awaiting: float = 60.0
+    linger: float = 20.0
+    backoff_min: float = 5.0
+    backoff_max: float = 900.0
+    full: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +56,7 @@ class CarrierOptions:
         spare: bytes of the disk that received files leave free.
         push_after: how long after an offer a file is sent unasked to a program that did not ask for it, and never has.
         stall: how long nothing may come of a file, while its sender is online, until it is given up.
+        mail: how mailboxes are used.
     """
 
     client: ClientOptions = field(default_factory=ClientOptions)
@@ -42,3 +71,4 @@ class CarrierOptions:
     spare: int = 256 * MIB
     push_after: float = 2.0
     stall: float = 600.0
+    mail: MailOptions = field(default_factory=MailOptions)

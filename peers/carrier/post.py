@@ -21,6 +21,8 @@ class Post:
         lanes: by row of the contact.
         by_peer_id: the same by client id.
         stirred: set when there may be something to send.
+        presence_told: the relay has told who is online: who is not, is offline.
+        loopback: our relay is on this very machine, so mailboxes may be too.
     """
 
     def __init__(self, store: Database, keys: ClientKeys, relay: RelayClient, options: CarrierOptions) -> None:
@@ -32,6 +34,8 @@ class Post:
         self.lanes: dict[int, Lane] = {}
         self.by_peer_id: dict[bytes, Lane] = {}
         self.stirred = asyncio.Event()
+        self.presence_told = False
+        self.loopback = False
         self._tags: OrderedDict[bytes, tuple[Lane, Tag]] = OrderedDict()
 
     async def send(self, lane: Lane, body: Body, tag: Tag | None = None) -> bytes:

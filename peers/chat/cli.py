@@ -16,6 +16,7 @@ from peers.chat.output import PROGRAM, complain
 _MODULES: Final = (
     "yourself",
     "people",
+    "mailbox",
     "screen",
     "talk",
     "files",

@@ -9,6 +9,7 @@ from typing import Final
 
 from keys.identity import Identity
 from keys.invite import RelayCard
+from peers.chat.check_mailboxes import check_mailboxes
 from peers.chat.check_profile import (
     Local,
     check_disk,
@@ -23,7 +24,9 @@ from peers.chat.exits import Exit
 from peers.chat.findings import Finding, Status, ok
 from peers.chat.output import Output
 from peers.chat.report import counted, failed
-from peers.profile import Profile, ProfileError
+from peers.client import ClientOptions
+from peers.dropping import DroppingOptions
+from peers.profile import Profile, ProfileError, ProfileSettings
 
 _SHOWN: Final = {Status.OK: "ok  ", Status.WARN: "warn", Status.FAIL: "FAIL"}
 
@@ -102,8 +105,17 @@ def _examine(profile: Profile, options: DoctorOptions, ward: _Ward) -> None:
         else:
             ward.take(check_other_carrier(profile))
         asyncio.run(_relay(local, local.settings.relay, options, ward, alone=alone))
+        if local.mailboxes:
+            asyncio.run(_mailboxes(local, local.settings, options, ward))
     finally:
         lock.release()
+
+
+async def _mailboxes(local: Local, settings: ProfileSettings, options: DoctorOptions, ward: _Ward) -> None:
+    dropping = DroppingOptions(timeout=options.timeout, stamp_bits=settings.stamp_bits, ssl=options.trust)
+    client = ClientOptions(token=local.token, open_timeout=options.timeout, ssl=options.trust)
+    for finding in await check_mailboxes(local.mailboxes, settings.relay, client, dropping):
+        ward.take(finding)
 
 
 async def _relay(local: Local, card: RelayCard, options: DoctorOptions, ward: _Ward, *, alone: bool) -> None:

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from keys.files import ClientKeys
-from peers.carrier import Carrier, CarrierOptions, Keeper
+from peers.carrier import Carrier, CarrierOptions, Keeper, MailOptions
 from peers.client import ClientOptions
 from peers.database import Database
+from peers.dropping import DroppingOptions
 from peers.profile import Profile, ProfileSettings, ask_passphrase
 from peers.store import Connection, contacts, feed, messages, open_store
 from peers.store.contacts import ContactRow
@@ -76,6 +77,7 @@ class Session:
                     wake=self.settings.wake,
                     read_receipts=self.settings.read_receipts,
                     auto_accept=self.settings.auto_accept,
+                    mail=MailOptions(dropping=DroppingOptions(stamp_bits=self.settings.stamp_bits)),
                 )
             make = partial(
                 Carrier, self.store, self.keys, self.settings.relay, options, files_dir=self.profile.files_path

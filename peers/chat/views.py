@@ -9,12 +9,20 @@ from typing import Any, Final
 from peers.chat.text import clean, clean_line
 from peers.store.contacts import ContactRow
 from peers.store.file_rows import FileRow
-from peers.store.messages import MessageRow, State
+from peers.store.mailboxes import OwnMailbox
+from peers.store.messages import MessageRow
 
 LABEL_SHOWN: Final = 40
 """Most characters of a label in a line."""
 _INDENT: Final = "    "
-_TICKS: Final = {State.QUEUED: "·", State.SENT: "✓", State.DELIVERED: "✓✓", State.READ: "✓✓ read", State.FAILED: "✗"}
+_TICKS: Final = {
+    "queued": "·",
+    "left": "↓ left",
+    "sent": "✓",
+    "delivered": "✓✓",
+    "read": "✓✓ read",
+    "failed": "✗",
+}
 
 
 def stamp(at: int | None) -> str | None:
@@ -75,7 +83,8 @@ def message_record(message: MessageRow, contact: ContactRow, file: FileRow | Non
         "kind": message.kind,
         "text": message.text,
         "at": stamp(message.at),
-        "state": message.state.name.lower(),
+        "state": message.standing,
+        "mailboxes": message.left,
         "delivered_at": stamp(message.delivered_at),
         "read_at": stamp(message.read_at),
         "edited_at": stamp(message.edited_at),
@@ -92,6 +101,26 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def mailbox_record(own: OwnMailbox) -> dict[str, Any]:
+    """Return one of our mailboxes for programs."""
+    return {
+        "mailbox": own.id,
+        "mailbox_id": own.card.public.id.hex(),
+        "url": own.card.url,
+        "card": own.card.text,
+        "added_at": stamp(own.added_at),
+        "looked_at": stamp(own.looked_at),
+        "trouble": own.trouble or None,
+        "picked_up": own.picked,
+        "refused": own.refused,
+    }
+
+
+def mailboxes(number: int) -> str:
+    """Return a number of mailboxes in words."""
+    return "1 mailbox" if number == 1 else f"{number} mailboxes"
 
 
 def file_state(file: FileRow) -> str:
@@ -130,7 +159,7 @@ def message_line(message: MessageRow, contact: ContactRow, file: FileRow | None 
     """Return a message for people, with its number and how far it came; with `named`, also to whom it went."""
     who = label(contact) if not message.outgoing else f"me to {label(contact)}" if named else "me"
     marks = " (edited)" if message.edited_at is not None and message.deleted_at is None else ""
-    ticks = f"  {_TICKS[message.state]}" if message.outgoing else ""
+    ticks = f"  {_TICKS[message.standing]}" if message.outgoing else ""
     return indented(f"{message.id:>5}  {local(message.at)}  {who}: ", f"{content(message, file)}{marks}{ticks}")
 
 

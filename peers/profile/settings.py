@@ -5,6 +5,7 @@
     auto_accept = 67108864          optional: bytes up to which offered files are taken unasked; 0 is never
     wake = true                     optional: whether to ask for a push to people who are not there
     read_receipts = true            optional: whether people are told what was read
+    stamp_bits = 20                 optional: most bits of work for a deposit in a mailbox; each doubles it
 
 Reading is strict: an unknown key, a wrong type or value are errors that name the file and the key, and no content.
 """
@@ -20,11 +21,14 @@ import tomli_w
 from keys.errors import BadInvite, KeyFileError
 from keys.invite import RelayCard
 from keys.private_file import write_private
+from keys.stamp import BITS_MAX
 from peers.profile.errors import ProfileError
 
 AUTO_ACCEPT: Final = 64 << 20
 """Bytes up to which files are taken unasked by default: photos and documents, and no film that fills a small disk."""
 AUTO_ACCEPT_MAX: Final = (1 << 63) - 1
+STAMP_BITS: Final = 20
+"""Bits of work that are done for a deposit by default: some seconds of one core at most."""
 SIZE_MAX: Final = 16384
 """Most bytes of profile.toml; a real one has some hundreds."""
 _HEAD: Final = "# Settings of a blindrelay profile. The programs that use it read them when they start.\n"
@@ -42,6 +46,7 @@ class ProfileSettings:
         auto_accept: bytes up to which offered files are taken unasked; 0 is never.
         wake: whether to ask for a push to people who are not there.
         read_receipts: whether people are told what was read.
+        stamp_bits: most bits of a stamp (docs/mailbox.md) that are minted to leave something in a mailbox; 0 to 30.
 
     Raises:
         ProfileError: a value that cannot be used.
@@ -52,6 +57,7 @@ class ProfileSettings:
     auto_accept: int = AUTO_ACCEPT
     wake: bool = True
     read_receipts: bool = True
+    stamp_bits: int = STAMP_BITS
 
     def __post_init__(self) -> None:
         if self.token_file is not None:
@@ -63,6 +69,8 @@ class ProfileSettings:
                 raise ProfileError("token_file must name a file")
         if not 0 <= self.auto_accept <= AUTO_ACCEPT_MAX:
             raise ProfileError(f"auto_accept must be between 0 and {AUTO_ACCEPT_MAX} bytes")
+        if not 0 <= self.stamp_bits <= BITS_MAX:
+            raise ProfileError(f"stamp_bits must be between 0 and {BITS_MAX}")
 
 
 def read_settings(path: Path) -> ProfileSettings:
@@ -89,7 +97,7 @@ def read_settings(path: Path) -> ProfileSettings:
         # A secret pasted before the equals sign is a key too.
         name = key if _KEY.fullmatch(key) else "one with another name"
         raise ProfileError(
-            f"{path}: unknown key: {name}; there are relay, token_file, auto_accept, wake and read_receipts"
+            f"{path}: unknown key: {name}; there are relay, token_file, auto_accept, wake, read_receipts and stamp_bits"
         )
     return settings
 
@@ -107,6 +115,7 @@ def write_settings(path: Path, settings: ProfileSettings) -> None:
         "auto_accept": settings.auto_accept,
         "wake": settings.wake,
         "read_receipts": settings.read_receipts,
+        "stamp_bits": settings.stamp_bits,
     }
     try:
         write_private(path, (_HEAD + tomli_w.dumps(fields)).encode(), overwrite=True)
@@ -136,12 +145,14 @@ def _settings(values: dict[str, Any]) -> ProfileSettings:
     auto_accept = _take(values, "auto_accept", int, "a whole number of bytes")
     wake = _take(values, "wake", bool, "true or false")
     read_receipts = _take(values, "read_receipts", bool, "true or false")
+    stamp_bits = _take(values, "stamp_bits", int, "a whole number of bits")
     return ProfileSettings(
         relay=RelayCard.parse(card),
         token_file=None if token_file is None else Path(token_file),
         auto_accept=AUTO_ACCEPT if auto_accept is None else auto_accept,
         wake=True if wake is None else wake,
         read_receipts=True if read_receipts is None else read_receipts,
+        stamp_bits=STAMP_BITS if stamp_bits is None else stamp_bits,
     )
 
 

@@ -9,6 +9,8 @@ StoreError
 ├── NoSuchMessage               a number that means no message, or one that does not allow what is asked
 ├── BadText                     a text that cannot be sent
 ├── BadFile                     a file that cannot be sent or saved, or a step that it does not allow
+├── NoSuchMailbox               a name or number that means no mailbox
+├── TooManyMailboxes            more of ours than contacts can be told
 └── NotAStore                   a file in a backup that is no store of ours
 """
 
@@ -62,6 +64,14 @@ class BadText(StoreError):
 
 class BadFile(StoreError):
     """A file that cannot be sent or saved, or that does not allow what is asked."""
+
+
+class NoSuchMailbox(StoreError):
+    """There is no such mailbox."""
+
+
+class TooManyMailboxes(StoreError):
+    """No room for another mailbox of ours."""
 
 
 class NotAStore(StoreError):

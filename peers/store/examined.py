@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from keys.errors import BadInvite
 from peers.database import DatabaseError
+from peers.store import mailboxes
+from peers.store.mailboxes import OwnMailbox
 from peers.store.schema import SCHEMA
 
 
@@ -18,11 +21,13 @@ class Examined:
         version: of its schema.
         contacts: how many.
         messages: how many, deleted ones not counted.
+        mailboxes: of the profile's owner.
     """
 
     version: int
     contacts: int
     messages: int
+    mailboxes: tuple[OwnMailbox, ...] = ()
 
 
 def examine(path: Path) -> Examined:
@@ -41,10 +46,14 @@ def examine(path: Path) -> Examined:
                 raise DatabaseError(f"{path} is damaged: restore a backup, or copy it away before anything else")
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (people,) = db.execute("SELECT count(*) FROM contacts").fetchone()
+            # Nothing is upgraded here, and the first version had none.
+            ours = tuple(mailboxes.own(db)) if version > 1 else ()
             (said,) = db.execute("SELECT count(*) FROM messages WHERE deleted_at IS NULL").fetchone()
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", None) or type(error).__name__
         known = {"SQLITE_CANTOPEN": "there is none, or it cannot be opened: look at its permissions"}
         what = known.get(name, f"it cannot be read, most likely because it is damaged ({name}): restore a backup")
         raise DatabaseError(f"{path}: {what}") from error
-    return Examined(version, people, said)
+    except BadInvite:
+        raise DatabaseError(f"{path} holds a mailbox with a card that is none: restore a backup") from None
+    return Examined(version, people, said, ours)

@@ -54,6 +54,14 @@ class MessageRow:
     read_at: int | None
     edited_at: int | None
     deleted_at: int | None
+    left: int = 0
+    """Ours: in how many mailboxes of its recipient it lies."""
+
+    @property
+    def standing(self) -> str:
+        """How far it came, in a word: ``queued``, ``left`` (in a mailbox), ``sent``, ``delivered``, ``read`` or
+        ``failed``."""
+        return "left" if self.left and self.state < State.DELIVERED else self.state.name.lower()
 
     def __repr__(self) -> str:
         return f"MessageRow({self.id})"
@@ -71,12 +79,13 @@ class ChangeRow:
 
 _COLUMNS: Final = (
     "m.id, m.contact, m.uuid, m.outgoing, m.kind, m.text, m.at, m.state,"
-    " m.delivered_at, m.read_at, m.edited_at, m.deleted_at"
+    " m.delivered_at, m.read_at, m.edited_at, m.deleted_at,"
+    " (SELECT count(*) FROM parcels p WHERE p.message = m.id AND p.what = 'text' AND p.state = 'kept')"
 )
 
 
 def _row(row: sqlite3.Row) -> MessageRow:
-    return MessageRow(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6], State(row[7]), *row[8:12])
+    return MessageRow(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6], State(row[7]), *row[8:13])
 
 
 # --- What we say ------------------------------------------------------------------------------------------------------
@@ -218,7 +227,7 @@ def contacts_to_send(db: sqlite3.Connection) -> set[int]:
 def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[ChangeRow]:
     """Return what is still to be told about messages that the peer has, or may have."""
     return [
-        ChangeRow(_row(row), row[12], row[13], row[14])
+        ChangeRow(_row(row), row[13], row[14], row[15])
         for row in db.execute(
             f"SELECT {_COLUMNS}, c.kind, c.revision, c.tries FROM changes c"  # noqa: S608
             " CROSS JOIN messages m ON m.id = c.message"
@@ -373,6 +382,11 @@ def first_time(db: sqlite3.Connection, contact: int, nonce: bytes) -> bool:
     """
     contacts.check(db, contact)
     return bool(db.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (contact, nonce)).rowcount)
+
+
+def remembered(db: sqlite3.Connection, contact: int, nonce: bytes) -> bool:
+    """Tell whether :func:`first_time` was told of this nonce."""
+    return bool(db.execute("SELECT 1 FROM nonces WHERE contact = ? AND nonce = ?", (contact, nonce)).fetchone())
 
 
 # --- What is read of it -----------------------------------------------------------------------------------------------

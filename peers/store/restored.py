@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from keys.errors import KeysError
-from keys.invite import Invite
+from keys.invite import Invite, MailboxCard
 from peers.database import Schema, statements
 from peers.store import contacts, feed, file_steps
 from peers.store.errors import NotAStore
@@ -104,6 +104,9 @@ def _check_content(db: sqlite3.Connection) -> None:
         Invite(row.public, row.nickname)  # raises for keys that must not be used
         if row.label != contacts.shown_label(row.label) or not contacts.label_key(row.label):
             raise NotAStore("the store in the backup has a contact with a label that is none")
+    for (card,) in db.execute("SELECT card FROM mailboxes"):
+        if MailboxCard.parse(card).text != card:
+            raise NotAStore("the store in the backup has a mailbox with a card that is none")
     for row in db.execute("SELECT label, label_key FROM contacts"):
         if contacts.label_key(row[0]) != row[1]:
             raise NotAStore("the store in the backup has a contact with a label that is none")

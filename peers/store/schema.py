@@ -139,4 +139,75 @@ CREATE TRIGGER messages_text_delete AFTER DELETE ON messages BEGIN
 END;
 """
 
-SCHEMA: Final = Schema(application_id=0x62724348, steps=(_VERSION_1,))  # "brCH"
+_VERSION_2: Final = """
+-- Mailboxes of ours and of contacts, each once.
+CREATE TABLE mailboxes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    card TEXT NOT NULL UNIQUE              -- M0…
+) STRICT;
+
+CREATE TABLE own_mailboxes (
+    mailbox INTEGER PRIMARY KEY REFERENCES mailboxes,
+    added_at INTEGER NOT NULL,
+    asked_at INTEGER NOT NULL,             -- somebody wants it to be looked into since then
+    tried_at INTEGER NOT NULL DEFAULT 0,   -- when that was last tried
+    looked_at INTEGER,                     -- when it last answered
+    trouble TEXT NOT NULL DEFAULT '',      -- why it did not, if that is so
+    picked INTEGER NOT NULL DEFAULT 0,     -- deposits that were picked up
+    refused INTEGER NOT NULL DEFAULT 0     -- deposits for us that it refused for want of room, as it told us
+) STRICT;
+
+-- What contacts told of their mailboxes; the serial is that of the newest list that they sent.
+CREATE TABLE cards_heard (
+    contact INTEGER PRIMARY KEY REFERENCES contacts ON DELETE CASCADE,
+    serial INTEGER NOT NULL
+) STRICT;
+CREATE TABLE contact_mailboxes (
+    contact INTEGER NOT NULL REFERENCES contacts ON DELETE CASCADE,
+    place INTEGER NOT NULL,                -- in the order that they want
+    mailbox INTEGER NOT NULL REFERENCES mailboxes,
+    PRIMARY KEY (contact, place),
+    UNIQUE (contact, mailbox)
+) WITHOUT ROWID, STRICT;
+
+-- What contacts were told of ours.
+CREATE TABLE cards_told (
+    contact INTEGER PRIMARY KEY REFERENCES contacts ON DELETE CASCADE,
+    serial INTEGER NOT NULL,               -- the list that was last sent to them
+    tries INTEGER NOT NULL DEFAULT 0,      -- how often it was sent while they were online
+    settled INTEGER NOT NULL DEFAULT -1    -- the newest list that they acknowledged
+) STRICT;
+
+-- What is left for a contact in a mailbox: one row for each copy.
+CREATE TABLE parcels (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- in this order they are left
+    contact INTEGER NOT NULL REFERENCES contacts ON DELETE CASCADE,
+    mailbox INTEGER NOT NULL REFERENCES mailboxes,
+    message INTEGER REFERENCES messages ON DELETE CASCADE,
+    what TEXT NOT NULL CHECK (what IN ('text', 'edit', 'delete', 'cards', 'acks')),
+    revision INTEGER NOT NULL,             -- of a text when it was edited, of a change its own, of cards their serial
+    nonce BLOB NOT NULL CHECK (length(nonce) = 24), -- of the packet within: what the peer's acknowledgement names
+    secret BLOB NOT NULL CHECK (length(secret) = 32), -- by which it is deleted there, and known when it is repeated
+    content BLOB,                          -- the sealed deposit, until it is kept there: a repetition is the same
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'kept', 'refused', 'dropping')),
+    tries INTEGER NOT NULL DEFAULT 0,      -- how often it was sent, so that it may be there
+    reason INTEGER,                        -- why it was refused, the last time: wire.mailbox_codes.Reason
+    at INTEGER NOT NULL,                   -- when it was made
+    expires_at INTEGER                     -- when the mailbox erases it, as it said
+) STRICT;
+CREATE INDEX parcels_of_message ON parcels (message, mailbox);
+CREATE INDEX parcels_of_contact ON parcels (contact);
+CREATE INDEX parcels_of_mailbox ON parcels (mailbox, id) WHERE state IN ('waiting', 'dropping');
+CREATE INDEX parcels_by_nonce ON parcels (nonce);
+
+-- Acknowledgements of what came by a mailbox: they go out by whatever way there is.
+CREATE TABLE owed (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    contact INTEGER NOT NULL REFERENCES contacts ON DELETE CASCADE,
+    command INTEGER NOT NULL,              -- wire.peer_commands: DELIVERY_ACK or CHANGE_ACK
+    body BLOB NOT NULL,
+    UNIQUE (contact, command, body)
+) STRICT;
+"""
+
+SCHEMA: Final = Schema(application_id=0x62724348, steps=(_VERSION_1, _VERSION_2))  # "brCH"

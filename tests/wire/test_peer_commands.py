@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keys.identity import Identity
+from keys.invite import MailboxCard
 from wire import peer_commands as p
 from wire.commands import Unknown
 from wire.errors import BadBody, LocalError
 from wire.inner import parse_inner
+from wire.peer_mailboxes import ACKS_MAX, Acks, Mailboxes
 
 U, F = bytes(range(16)), bytes(range(16, 32))
 DIGEST, NONCE = bytes(range(32)), bytes(range(24))
+CARD = MailboxCard(Identity(b"m" * 32, b"M" * 32).public, "https://box.example")
 OFFER = {"id": "10111213-1415-1617-1819-1a1b1c1d1e1f", "name": "a.txt", "mime": "text/plain", "size": 70000}
 PULL = {"uuid": U.hex(), "chunk": 32768, "blake3": DIGEST.hex()}
 
@@ -38,6 +42,13 @@ LITERALS: list[tuple[int, p.PeerBody, bytes]] = [
     (0x61, p.FileWant(F, 1, 0xFFFFFFFF), F + b"\x01\0\0\0\xff\xff\xff\xff"),
     (0x62, p.FileCancel(F, 3), F + b"\x03"),
     (0x62, p.FileCancel(F, 0xFF), F + b"\xff"),
+    (0x63, Mailboxes(0x0201, ()), b"\x01\x02\0\0\0\0\0\0" + b"\0\0"),
+    (
+        0x63,
+        Mailboxes(1, (CARD,), "Ann"),
+        b"\x01\0\0\0\0\0\0\0" + b"\x03\0Ann" + len(CARD.text).to_bytes(2, "little") + CARD.text.encode(),
+    ),
+    (0x64, Acks((U,), (F,), (NONCE,)), b"\x27" + U + b"\x2a" + F + b"\x60" + NONCE),
     (0x24, p.FileOffer(F, "a.txt", "text/plain", 70000), json.dumps(OFFER, separators=(",", ":")).encode()),
     (
         0x24,
@@ -59,7 +70,7 @@ def test_the_plaintext_of_a_packet() -> None:
     assert parse_inner(p.encode_for_peer(p.Call(0x32)))[:2] == (0, 0x32)
 
 
-@pytest.mark.parametrize("code", [0x00, 0x21, 0x34, 0x38, 0x42, 0x5F, 0x63, 0xFF])
+@pytest.mark.parametrize("code", [0x00, 0x21, 0x34, 0x38, 0x42, 0x5F, 0x65, 0xFF])
 def test_other_codes_are_not_for_us(code: int) -> None:
     assert p.parse_from_peer(code, b"\xff") == Unknown(code, b"\xff")
 
@@ -81,6 +92,16 @@ def test_other_codes_are_not_for_us(code: int) -> None:
         (0x61, F + bytes(9)),
         (0x62, F),
         (0x62, F + b"\0\0"),
+        (0x63, bytes(9)),
+        (0x63, bytes(8) + b"\x01\0"),
+        (0x63, bytes(8) + b"\x01\0\xff"),
+        (0x63, bytes(8) + b"\x01\x01" + b"x" * 257),  # a nickname of more than 256 bytes
+        (0x63, bytes(8) + b"\0\0" + b"\x01"),
+        (0x63, bytes(8) + b"\0\0" * 11),
+        (0x64, b""),
+        (0x64, b"\x27" + U[1:]),
+        (0x64, b"\x28" + U),
+        (0x64, (b"\x27" + U) * (ACKS_MAX + 1)),
     ],
 )
 def test_what_does_not_fit(code: int, body: bytes) -> None:
@@ -174,3 +195,26 @@ def test_texts_and_names_stay_out_of_repr() -> None:
         p.FileChunk(F, 0, b"secret"),
     ):
         assert "secret" not in repr(body)
+
+
+def test_cards_that_cannot_be_read_are_left_out() -> None:
+    """A later version may have others, and names the same one twice to nobody's harm."""
+    texts = [b"", b"M1later", CARD.text.encode(), b"\xff", CARD.text.encode(), b"M0" + b"A" * 3000]
+    body = (7).to_bytes(8, "little") + b"".join(len(text).to_bytes(2, "little") + text for text in texts)
+    assert p.parse_from_peer(0x63, body) == Mailboxes(7, (CARD,))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Mailboxes(-1, ()),
+        Mailboxes(1, (CARD,) * 9),
+        Mailboxes(1, (), "x" * 257),
+        Acks(),
+        Acks((b"short",)),
+        Acks((U,) * 1025),
+    ],
+)
+def test_lists_that_ours_do_not_make(body: p.PeerBody) -> None:
+    with pytest.raises(LocalError):
+        body.encode()

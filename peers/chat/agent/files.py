@@ -97,7 +97,7 @@ class Filing:
             facts |= {"id": file.message, "bytes": file.size}
             said = await delivered(self._desk, context, file.message, wait_seconds)
             now = await session.store.read(files.get, file.message)
-            facts["state"] = said.state.name.lower()
+            facts["state"] = said.standing
             told = sent(said, row).model_dump()
             return SentFile(**told, name=for_agent(file.name), bytes=file.size, sent_bytes=now.moved, why=now.why)
 

@@ -61,7 +61,7 @@ class Sending:
             said = await self._session.say(row.id, text)
             facts["id"] = said.id
             said = await delivered(self._desk, context, said.id, wait_seconds)
-            facts["state"] = said.state.name.lower()
+            facts["state"] = said.standing
             return sent(said, row)
 
     async def ask_human(
@@ -133,14 +133,18 @@ class Sending:
 
 
 async def delivered(desk: Desk, context: Context[Any, Any], message: int, seconds: float) -> MessageRow:
-    """Return a message of ours once it is delivered or has failed, or as it is after so many seconds.
+    """Return a message of ours once it is delivered, left in a mailbox, or has failed, or as it is after so many
+    seconds.
 
     Raises:
         Refused: nothing is delivered now, and waiting is of no use.
     """
     try:
         now = await desk.wait(
-            context, seconds, lambda db: messages.get(db, message), lambda row: row.state >= State.DELIVERED
+            context,
+            seconds,
+            lambda db: messages.get(db, message),
+            lambda row: row.state >= State.DELIVERED or row.left > 0,
         )
     except RelayRefused:
         kept = f"the message is kept under the id {message}: do not send it again. It cannot be delivered now"

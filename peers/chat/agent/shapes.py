@@ -2,7 +2,7 @@
 an agent that reads "Bob says: ignore …" cannot tell where our words end.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +18,7 @@ NOTE: Final = (
 TEXT_SHOWN: Final = 20_000
 """Most characters of a text that are given to an agent; the rest stays in the store."""
 Trust = Literal["verified", "invited", "unverified"]
+Standing = Literal["queued", "left", "sent", "delivered", "read", "failed"]
 
 
 class Party(BaseModel):
@@ -85,8 +86,9 @@ class Sent(BaseModel):
 
     id: int
     to: Party
-    state: Literal["queued", "sent", "delivered", "read", "failed"] = Field(
-        description="queued and sent: it is kept and delivered as soon as they are online. Do not send it again."
+    state: Standing = Field(
+        description="queued and sent: it is kept and delivered as soon as they are online. left: it waits for them in a"
+        " mailbox. Do not send it again."
     )
 
 
@@ -154,14 +156,7 @@ def message(row: MessageRow, contact: ContactRow) -> Message:
 
 def sent(row: MessageRow, contact: ContactRow) -> Sent:
     """Return how far a message came."""
-    states: dict[int, Literal["queued", "sent", "delivered", "read", "failed"]] = {
-        0: "queued",
-        1: "sent",
-        2: "delivered",
-        3: "read",
-        4: "failed",
-    }
-    return Sent(id=row.id, to=party(contact), state=states[row.state])
+    return Sent(id=row.id, to=party(contact), state=cast("Standing", row.standing))
 
 
 def _trust(contact: ContactRow) -> Trust:

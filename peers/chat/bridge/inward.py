@@ -81,10 +81,11 @@ class Inward:
             await self._send(reader, batch.lines, (name, batch.position.encode()))
 
     async def delivered(self) -> None:
-        """Return as soon as everything that was sent since the start has arrived."""
+        """Return as soon as everything that was sent since the start has arrived, or lies in a mailbox."""
         if self._first:
             await self._place.session.until_store(
-                lambda db: _undelivered(db, [peer.id for peer in self._peers], self._first), lambda count: count == 0
+                lambda db: _undelivered(db, [peer.id for peer in self._peers], self._first, left=False),
+                lambda count: count == 0,
             )
 
     def close(self) -> None:
@@ -155,12 +156,14 @@ def _compose(
     return results
 
 
-def _undelivered(db: Connection, peers: Sequence[int], first: int = 0) -> int:
+def _undelivered(db: Connection, peers: Sequence[int], first: int = 0, *, left: bool = True) -> int:
+    """Count messages that have not arrived; with `left`, also those that lie in mailboxes."""
     return sum(
         db.execute(
-            "SELECT count(*) FROM messages WHERE contact = ? AND outgoing = 1 AND state < 2 AND deleted_at IS NULL"
-            " AND id >= ?",
-            (contact, first),
+            "SELECT count(*) FROM messages m WHERE contact = ? AND outgoing = 1 AND state < 2 AND deleted_at IS NULL"
+            " AND id >= ? AND (? OR NOT EXISTS"
+            " (SELECT 1 FROM parcels p WHERE p.message = m.id AND p.what = 'text' AND p.state = 'kept'))",
+            (contact, first, left),
         ).fetchone()[0]
         for contact in peers
     )

@@ -203,10 +203,10 @@ def _status_of_layers(error: Exception) -> Exit | None:
     # Imported only now: errors of the client and of the store come from modules that not every command needs.
     from peers.client.errors import NotConnected, RelayRefused
     from peers.database import DatabaseError
-    from peers.store.errors import NoSuchContact, NoSuchMessage, StoreError
+    from peers.store.errors import NoSuchContact, NoSuchMailbox, NoSuchMessage, StoreError
 
     match error:
-        case NoSuchContact() | NoSuchMessage():
+        case NoSuchContact() | NoSuchMessage() | NoSuchMailbox():
             return Exit.NOT_FOUND
         case StoreError():
             return Exit.USAGE

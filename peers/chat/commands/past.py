@@ -135,10 +135,15 @@ def _tell(call: Call, message: int, write: "Callable[[Connection, int], None]", 
 
         await session.store.write(write, session.now())
         now = await session.store.read(standing(message))
-        if now.untold is not None:
+        if now.untold is not None or now.leaving:
             await session.carry()
             # Telefon does not acknowledge changes: once it is sent, the answer comes soon or never.
-            await within(session, timeout, standing(message), lambda reached: reached.told or bool(reached.untold))
+            await within(
+                session,
+                timeout,
+                standing(message),
+                lambda reached: reached.told or (bool(reached.untold) and not reached.leaving),
+            )
             await within(session, min(timeout, _ANSWER), standing(message), lambda reached: reached.told)
             now = await session.store.read(standing(message))
         await _confirm(call, session.store, message, told=now.untold is None)
@@ -154,7 +159,7 @@ async def _confirm(call: Call, store: "Database", message: int, *, told: bool | 
     row = await store.read(messages.get, message)
     contact = await store.read(contacts.get, row.contact)
     done = "deleted" if row.deleted_at is not None else "changed"
-    where = {None: "here", True: "at both sides", False: "here; the other side is told while both are connected"}[told]
+    where = {None: "here", True: "at both sides", False: "here; the other side is told when they come"}[told]
     call.out.confirm({**message_record(row, contact), "told": bool(told)}, f"{done} {where}")
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keys.invite import Invite
+from keys.invite import Invite, MailboxCard
 from keys.safety import grouped, parse_safety_number, safety_number
 from peers.chat.commands.frame import (
     DEFAULT_TIMEOUT,
@@ -36,15 +36,20 @@ def add(
     call: Call,
     invite: Annotated[str, typer.Argument(metavar="INVITE", help="K0…, or a link that carries one; - reads stdin.")],
     name: Annotated[str | None, typer.Option("--label", help="What you call them; by default what they do.")] = None,
+    mailbox: Annotated[
+        list[str] | None,
+        typer.Option("--mailbox", metavar="M0…", help="A mailbox of theirs, as they told you; may be given again."),
+    ] = None,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
 ) -> int:
     """Add a contact by their invite, and introduce yourself to them."""
     parsed = Invite.parse(sys.stdin.read(65536) if invite == "-" else invite)
+    cards = [MailboxCard.parse(each) for each in mailbox or ()]
 
     async def work(session: "Session") -> int:
         from peers.chat.commands.waiting import within
         from peers.chat.views import contact_record, label
-        from peers.store import contacts, jobs
+        from peers.store import contacts, jobs, mailboxes
 
         ours = session.keys.identity.public
         if parsed.public.x_pub == ours.x_pub or parsed.public.ed_pub == ours.ed_pub:
@@ -52,6 +57,8 @@ def add(
         row = await session.store.write(
             contacts.add, session.now(), parsed.public, nickname=parsed.nickname, label=name, origin="invite"
         )
+        for card in cards:
+            await session.store.write(mailboxes.set_first, row.id, card)
         sent = row.knows_us
         try:
             if not sent:

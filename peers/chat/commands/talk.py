@@ -36,6 +36,7 @@ class Wait(StrEnum):
     """How far a message shall have come when ``send`` returns."""
 
     STORED = "stored"
+    LEFT = "left"
     SENT = "sent"
     DELIVERED = "delivered"
     READ = "read"
@@ -57,12 +58,15 @@ def send(
     ] = None,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
 ) -> int:
-    """Write to a contact. What is not delivered yet is kept, and goes out while a program of yours is connected."""
+    """Write to a contact. What is not delivered yet is kept, and goes out while a program of yours is connected.
+
+    If they are offline and have mailboxes, it is left there.
+    """
     words = typed_text(call, text)
 
     async def work(session: "Session") -> int:
         from peers.chat.commands.waiting import raise_why, standing, within
-        from peers.chat.views import label, message_record
+        from peers.chat.views import label, mailboxes, message_record
         from peers.store.messages import State
 
         contact = await session.contact(peer)
@@ -74,12 +78,15 @@ def send(
                 reached = await within(session, timeout, standing(message.id), _far_enough(wait))
         finally:
             now = await session.store.read(standing(message.id))
-            state, offline = now.message.state.name.lower(), now.offline
+            state, offline = now.message.standing, now.offline
+            if state == "left":
+                state = f"left in {mailboxes(now.message.left)}"
             more = f" ({label(now.contact)} is offline)" if offline else ""
             record = {**message_record(now.message, now.contact), "peer_online": now.connected and now.contact.online}
             call.out.confirm(record, f"message {message.id} to {label(now.contact)}: {state}{more}")
         # Who did not ask for more is content with a relay that has it.
-        content = wait is Wait.STORED or (wait is None and now.message.state >= State.SENT)
+        kept_there = now.message.left > 0 or now.message.state >= State.SENT
+        content = wait is Wait.STORED or (wait is None and kept_there)
         if reached is None and not content:
             await raise_why(session, contact, f"message {message.id} is not {wait or Wait.SENT}", timeout)
         if now.message.state is State.FAILED:
@@ -186,6 +193,8 @@ def _far_enough(wait: Wait | None) -> "Callable[[Standing], bool]":
 
     if wait is None:
         return lambda now: now.settled
+    if wait is Wait.LEFT:
+        return lambda now: now.message.state >= State.DELIVERED or (now.message.left > 0 and not now.leaving)
     state = State[wait.name]
     return lambda now: now.message.state >= state
 

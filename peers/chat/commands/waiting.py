@@ -9,7 +9,7 @@ from peers.chat.commands.frame import NotInTime
 from peers.chat.session import Session
 from peers.chat.views import label
 from peers.client.errors import RelayRefused
-from peers.store import Connection, contacts, feed, files, messages
+from peers.store import Connection, contacts, feed, files, messages, parcels
 from peers.store.contacts import ContactRow
 from peers.store.file_rows import FileRow
 from peers.store.messages import MessageRow, State
@@ -26,12 +26,14 @@ class Standing:
         contact: its recipient.
         connected: somebody has a connection to the relay, which has told who is online.
         untold: how often a change of the message was sent without an answer; None if there is nothing to be told.
+        leaving: something about it is about to be left in mailboxes of its recipient, or dropped there.
     """
 
     message: MessageRow
     contact: ContactRow
     connected: bool
     untold: int | None
+    leaving: bool
 
     @property
     def offline(self) -> bool:
@@ -41,12 +43,14 @@ class Standing:
     @property
     def settled(self) -> bool:
         """Whether it was acknowledged, or nothing can be done until its recipient comes."""
-        return self.message.state >= State.DELIVERED or self.offline
+        if self.message.state >= State.DELIVERED:
+            return True
+        return not self.leaving and (self.offline or (self.message.left > 0 and not self.contact.online))
 
     @property
     def told(self) -> bool:
         """Whether its recipient has acknowledged the last change, or nothing can be done until they come."""
-        return self.untold is None or self.offline
+        return not self.leaving and (self.untold is None or self.offline)
 
 
 def standing(message: int) -> Callable[[Connection], Standing]:
@@ -55,7 +59,8 @@ def standing(message: int) -> Callable[[Connection], Standing]:
     def read(db: Connection) -> Standing:
         row = messages.get(db, message)
         connected = feed.connection(db)["state"] == "connected"
-        return Standing(row, contacts.get(db, row.contact), connected, messages.change_tries(db, message))
+        tries, leaving = messages.change_tries(db, message), parcels.pending(db, message)
+        return Standing(row, contacts.get(db, row.contact), connected, tries, leaving)
 
     return read
 

@@ -110,7 +110,9 @@ def status(call: Call) -> int:
             f"relay       {clean_line(record['relay'])}",
             f"connection  {_connection(record)}",
             f"to be sent  {record['unacknowledged']}",
+            f"left        {record['left']} in mailboxes of their recipients",
             f"unread      {record['unread']}",
+            f"mailboxes   {_mailboxes(record['mailboxes'])}",
         ]
         call.out.show(record, "\n".join(lines))
         return Exit.DONE
@@ -129,8 +131,8 @@ def is_carried(profile: Profile) -> bool:
 
 
 def _status(db: Any, profile: Profile, carried: bool) -> dict[str, Any]:
-    from peers.chat.views import stamp
-    from peers.store import feed, messages
+    from peers.chat.views import mailbox_record, stamp
+    from peers.store import feed, mailboxes, messages, parcels
 
     link = feed.connection(db)
     # Whoever wrote it may have been killed since: without a carrier there is no connection.
@@ -144,9 +146,18 @@ def _status(db: Any, profile: Profile, carried: bool) -> dict[str, Any]:
         "text": link["text"] if state == link["state"] else "",
         "since": stamp(link["at"] or None),
         "unacknowledged": messages.unacknowledged(db),
+        "left": parcels.lying(db),
         "unread": sum(messages.unread(db).values()),
+        "mailboxes": [mailbox_record(own) for own in mailboxes.own(db)],
         "cursor": feed.last(db),
     }
+
+
+def _mailboxes(records: list[dict[str, Any]]) -> str:
+    if not records:
+        return "none"
+    failing = [record for record in records if record["trouble"]]
+    return f"{len(records)}" + (f", of which {len(failing)} cannot be reached" if failing else "")
 
 
 def _connection(record: dict[str, Any]) -> str:

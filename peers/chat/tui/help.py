@@ -31,7 +31,7 @@ _KEYS: Final = (
     ("End", "newest"),
     ("Esc", "to the composer"),
     ("Marks", ""),
-    ("· ✓ ✓✓", "to be sent, sent, delivered (and read)"),
+    ("· ↓ ✓ ✓✓", "to be sent, left in a mailbox, sent, delivered (and read)"),
     ("● ○ ⊘", "online, not online, blocked"),
     ("◆ ◇ ?", "verified; keys from an invite; keys from the relay, so nobody vouches for them"),
 )

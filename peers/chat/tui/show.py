@@ -13,7 +13,7 @@ from textual.content import Content
 
 from peers.chat.text import clean, clean_line
 from peers.store.contacts import ContactRow
-from peers.store.messages import MessageRow, State
+from peers.store.messages import MessageRow
 
 CHARACTERS: Final = 2000
 """Characters of a message that a bubble shows; more are shown on demand, in a view that draws what is seen alone."""
@@ -23,11 +23,12 @@ _TAB: Final = 4
 _PREVIEW: Final = 200
 
 _TICKS: Final = {
-    State.QUEUED: ("·", "$foreground-muted"),
-    State.SENT: ("✓", "$foreground-muted"),
-    State.DELIVERED: ("✓✓", "$foreground-muted"),
-    State.READ: ("✓✓ read", "bold $text-accent"),
-    State.FAILED: ("✗ failed", "bold $text-error"),
+    "queued": ("·", "$foreground-muted"),
+    "left": ("↓ left in a mailbox", "$foreground-muted"),
+    "sent": ("✓", "$foreground-muted"),
+    "delivered": ("✓✓", "$foreground-muted"),
+    "read": ("✓✓ read", "bold $text-accent"),
+    "failed": ("✗ failed", "bold $text-error"),
 }
 _TRUST: Final = {
     "verified": ("◆", "$text-success"),
@@ -105,8 +106,8 @@ def size(count: int) -> str:
 
 
 def ticks(row: MessageRow) -> Part:
-    """Return how far a message of ours came: · queued, ✓ sent, ✓✓ delivered, ✓✓ read, ✗ failed."""
-    return _TICKS[row.state]
+    """Return how far a message of ours came: · queued, ↓ left in a mailbox, ✓ sent, ✓✓ delivered, ✓✓ read, ✗ failed."""
+    return _TICKS[row.standing]
 
 
 def bubble(row: MessageRow, body: Content | None = None) -> Content:

@@ -1,7 +1,7 @@
 """A carrier in a process of its own that kills itself, as kill -9 does, at the n-th step it takes.
 
 A step is what cannot be undone from within: before and after each commit, before and after each packet that is given
-to the relay.
+to the relay, before and after each request to a mailbox.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from keys.files import ClientKeys
 from keys.identity import Identity
 from keys.invite import RelayCard
-from peers.carrier import Carrier
+from peers.carrier import Carrier, CarrierOptions
 from peers.client import RelayClient
+from peers.dropping.by_http import HttpWay
 from peers.store import open_store
 from tests.peers.carrier.conversation import WAIT
 from tests.support.steps import count_steps
@@ -23,29 +24,43 @@ from tests.support.steps import count_steps
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
+    from peers.dropping.client import Request
+    from wire.mailbox_answers import FromMailbox
+
 # Forked from a server that has imported everything once: some hundred processes in a few seconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
 
 
-def start(seeds: tuple[bytes, bytes], nickname: str, store: Path, card: str, kill_at: int) -> ForkServerProcess:
+def start(
+    seeds: tuple[bytes, bytes],
+    nickname: str,
+    store: Path,
+    card: str,
+    kill_at: int,
+    options: CarrierOptions | None = None,
+) -> ForkServerProcess:
     """Start a carrier that is killed at its n-th step (0: never, then it is to be ended from outside)."""
-    process = _CONTEXT.Process(target=_run, args=(seeds, nickname, str(store), card, kill_at), daemon=True)
+    process = _CONTEXT.Process(target=_run, args=(seeds, nickname, str(store), card, kill_at, options), daemon=True)
     process.start()
     return process
 
 
-def _run(seeds: tuple[bytes, bytes], nickname: str, store: str, card: str, kill_at: int) -> None:
+def _run(
+    seeds: tuple[bytes, bytes], nickname: str, store: str, card: str, kill_at: int, options: CarrierOptions | None
+) -> None:
     _count_steps(kill_at)
-    asyncio.run(_carry(seeds, nickname, Path(store), card))
+    asyncio.run(_carry(seeds, nickname, Path(store), card, options))
 
 
-async def _carry(seeds: tuple[bytes, bytes], nickname: str, store: Path, card: str) -> None:
+async def _carry(
+    seeds: tuple[bytes, bytes], nickname: str, store: Path, card: str, options: CarrierOptions | None
+) -> None:
     async with open_store(store) as database:
         keys = ClientKeys(Identity(*seeds), nickname)
         files_dir = store.parent / f"{store.stem}-files"
         async with (
-            Carrier(database, keys, RelayCard.parse(card), files_dir=files_dir) as carrier,
+            Carrier(database, keys, RelayCard.parse(card), options, files_dir=files_dir) as carrier,
             asyncio.timeout(WAIT),
         ):
             await carrier.failure()
@@ -59,4 +74,13 @@ def _count_steps(kill_at: int) -> None:
         await send(self, recipient_id, packet)
         step()
 
+    ask = HttpWay.ask
+
+    async def counted_ask(self: HttpWay, request: Request) -> FromMailbox:
+        step()
+        answer = await ask(self, request)
+        step()
+        return answer
+
     RelayClient.send = counted_send  # type: ignore[method-assign]
+    HttpWay.ask = counted_ask  # type: ignore[method-assign]

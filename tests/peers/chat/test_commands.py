@@ -322,8 +322,10 @@ def test_every_command_has_help_and_the_common_options() -> None:
     listing = runner.invoke(app, ["--help"], env={"NO_COLOR": "1", "COLUMNS": "200"}).output
     names = re.findall(r"^│ ([a-z]+) ", listing, re.MULTILINE)
     assert {"init", "me", "add", "contacts", "send", "listen", "history", "search", "verify", "status"} <= set(names)
-    files = ["send", "list", "save", "accept", "refuse", "cancel"]
-    for words in [[name] for name in names if name != "file"] + [["file", name] for name in files]:
+    groups = {"file": ["send", "list", "save", "accept", "refuse", "cancel"]}
+    groups["mailbox"] = ["add", "list", "remove", "status"]
+    inner = [[group, name] for group, names_in in groups.items() for name in names_in]
+    for words in [[name] for name in names if name not in groups] + inner:
         told = runner.invoke(app, [*words, "--help"], env={"NO_COLOR": "1", "COLUMNS": "200"})
         assert told.exit_code == 0
         assert all(option in told.output for option in ("--profile", "--json", "--quiet")), words

@@ -59,7 +59,7 @@ def test_what_is_read(path: Path, content: str, expected: ProfileSettings) -> No
         (RELAY + 'token_file = "a\\u0000"', "token_file must name a file"),
         (
             RELAY + "wakes = true",
-            "unknown key: wakes; there are relay, token_file, auto_accept, wake and read_receipts",
+            "unknown key: wakes; there are relay, token_file, auto_accept, wake, read_receipts and stamp_bits",
         ),
         (RELAY + "[relays]", "unknown key: relays"),
         (RELAY + f"{'secret' * 9} = 1", "unknown key: one with another name"),

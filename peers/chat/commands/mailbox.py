@@ -1,0 +1,141 @@
+"""Commands for mailboxes: mailbox add, list, remove, status."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keys.invite import MailboxCard
+from peers.chat.commands.frame import DEFAULT_TIMEOUT, PROFILE, Call, NotInTime, TimeoutOption, app, command
+from peers.chat.exits import Exit
+from peers.chat.text import clean_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peers.chat.session import Session
+    from peers.database import Database
+    from peers.store import Connection
+    from peers.store.mailboxes import OwnMailbox
+
+group = typer.Typer(help="Have your post kept for you while you are offline.")
+app.add_typer(group, name="mailbox", rich_help_panel=PROFILE)
+
+MailboxArgument = Annotated[
+    str, typer.Argument(metavar="MAILBOX", help="Its number, as mailbox list shows it, its address, or its card.")
+]
+
+
+@command("add", group=group)
+def add(
+    call: Call,
+    card: Annotated[str, typer.Argument(metavar="CARD", help="M0…, which the operator of the mailbox gives out.")],
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+) -> int:
+    """Have others leave their messages for you in a mailbox. Your contacts are told of it when they come online.
+
+    Who runs it sees whom post is waiting for, and when you pick it up; not from whom, and not what is in it.
+    """
+    parsed = MailboxCard.parse(card)
+
+    async def work(session: "Session") -> int:
+        from peers.chat.views import mailbox_record
+        from peers.store import mailboxes
+
+        own = await session.store.write(mailboxes.add_own, session.now(), parsed)
+        try:
+            own = await _looked(session, timeout, lambda db: [mailboxes.get_own(db, own.id)]) or own
+        finally:
+            call.out.confirm(mailbox_record(own), f"mailbox {own.id} at {clean_line(own.card.url)}: {_state(own)}")
+        if parsed.url.startswith(("http://", "ws://")):
+            call.out.warn("its address has no TLS: whoever sits between can see that you pick up, and withhold it")
+        call.out.hint("Contacts learn of it once a program of theirs and one of yours are connected together.")
+        return Exit.DONE
+
+    return call.with_session(work)
+
+
+@command("list", group=group)
+def list_(call: Call) -> int:
+    """List your mailboxes."""
+
+    async def work(store: "Database") -> int:
+        from peers.store import mailboxes
+
+        _print(call, await store.read(mailboxes.own))
+        return Exit.DONE
+
+    return call.with_store(work)
+
+
+@command("remove", group=group)
+def remove(call: Call, mailbox: MailboxArgument) -> int:
+    """Use a mailbox no longer. What still lies there is not picked up; your contacts are told when they come online."""
+
+    async def work(store: "Database") -> int:
+        from peers.chat.session import Session
+        from peers.chat.views import mailbox_record
+        from peers.store import mailboxes
+
+        own = await store.read(mailboxes.find_own, mailbox)
+        await store.write(mailboxes.remove_own, Session.now(), own.id)
+        call.out.confirm({**mailbox_record(own), "removed": True}, f"removed mailbox {own.id}")
+        return Exit.DONE
+
+    return call.with_store(work)
+
+
+@command("status", group=group)
+def status(call: Call, timeout: TimeoutOption = DEFAULT_TIMEOUT) -> int:
+    """Look into your mailboxes now, pick up what is there, and tell how they stand."""
+
+    async def work(session: "Session") -> int:
+        from peers.store import mailboxes
+
+        await session.store.write(mailboxes.ask, session.now())
+        one = await _looked(session, timeout, mailboxes.own)
+        ours = await session.store.read(mailboxes.own)
+        _print(call, ours)
+        if ours and one is None:
+            raise NotInTime(f"not all mailboxes were looked into within {timeout:g} s: is there a connection?")
+        return Exit.DONE
+
+    return call.with_session(work)
+
+
+async def _looked(
+    session: "Session", seconds: float, read: "Callable[[Connection], list[OwnMailbox]]"
+) -> "OwnMailbox | None":
+    """Have mailboxes looked into, and return the first of them when that is done; None if it is not in time."""
+    from peers.chat.commands.waiting import within
+
+    await session.carry()
+    done = await within(session, seconds, read, lambda ours: all(own.asked_at <= own.tried_at for own in ours))
+    return done[0] if done else None
+
+
+def _print(call: Call, ours: "list[OwnMailbox]") -> None:
+    from peers.chat.views import local, mailbox_record
+
+    for own in ours if call.out.json else ():
+        call.out.show(mailbox_record(own), "")
+    if not call.out.json:
+        rows = [
+            [
+                str(own.id),
+                clean_line(own.card.url),
+                "never" if own.looked_at is None else local(own.looked_at),
+                str(own.picked),
+                str(own.refused),
+                _state(own),
+            ]
+            for own in ours
+        ]
+        call.out.table(["mailbox", "address", "looked into", "picked up", "refused", "state"], rows)
+        if not ours:
+            call.out.hint("There is none yet: blindrelay-chat mailbox add M0…")
+
+
+def _state(own: "OwnMailbox") -> str:
+    if own.trouble:
+        return clean_line(own.trouble)
+    return "not looked into yet" if own.looked_at is None else "ok"

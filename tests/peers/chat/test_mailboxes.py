@@ -1,0 +1,157 @@
+"""Mailboxes as people and scripts use them, each command a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keys.invite import Invite
+from peers.store import contacts, mailboxes, open_store
+from tests.peers.chat.user import WAIT
+from tests.peers.dropping.boxes import HttpBox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
+
+    from tests.peers.chat.user import User
+    from tests.support.relay_process import RelayProcess
+
+
+class Served:
+    """Mailboxes in a thread of their own, for tests that wait for processes."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._boxes: list[HttpBox] = []
+
+    def does(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(WAIT)
+
+    def box(self, path: Path) -> HttpBox:
+        box = HttpBox(path)
+        self.does(box.start())
+        self._boxes.append(box)
+        return box
+
+    def close(self) -> None:
+        for box in self._boxes:
+            self.does(box.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(WAIT)
+        self._loop.close()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    running = Served()
+    yield running
+    running.close()
+
+
+def know(user: User, invite: Invite, ours: list[HttpBox], theirs: list[HttpBox]) -> None:
+    """Write down what the two would have told each other, had they met."""
+
+    def write(db: Any) -> None:
+        row = contacts.add(db, 1, invite.public, nickname=invite.nickname)
+        contacts.met(db, row.id, extended=True)
+        for box in ours:
+            mailboxes.add_own(db, 1, box.card)
+        mailboxes.tell_settled(db, row.id, mailboxes.serial(db))
+        mailboxes.heard(db, 1, row.id, 1, tuple(box.card for box in theirs))
+
+    async def run() -> None:
+        async with open_store(user.home / "profiles" / user.name / "store.db") as store:
+            await store.write(write)
+
+    asyncio.run(run())
+
+
+def test_messages_for_somebody_who_is_offline(
+    relay: RelayProcess, user: Callable[[str], User], served: Served, tmp_path: Path
+) -> None:
+    alice, bob = user("alice"), user("bob")
+    invites = {each.name: Invite.parse(each.joins(relay)) for each in (alice, bob)}
+    boxes = {name: served.box(tmp_path / name) for name in ("one", "two", "three", "hers")}
+    know(alice, invites["bob"], ours=[boxes["hers"]], theirs=[boxes["one"], boxes["two"], boxes["three"]])
+    know(bob, invites["alice"], ours=[boxes["one"], boxes["two"], boxes["three"]], theirs=[boxes["hers"]])
+    served.does(boxes["two"].stop())
+
+    sent = alice.does("send", "bob", "see you at eight")
+    assert sent.out == "message 1 to bob: left in 2 mailboxes (bob is offline)\n"
+    record = alice.does("send", "bob", "or at nine", "--json").record
+    assert (record["state"], record["mailboxes"], record["peer_online"]) == ("left", 2, False)
+    assert alice.does("send", "bob", "wait for it", "--wait", "left", "--json").record["state"] == "left"
+    assert "↓ left" in alice.does("history", "bob").out
+    assert alice.does("status", "--json").record["left"] == 3
+    alice.does("edit", "2", "or at ten")
+    alice.does("delete", "3", "--for-both")
+
+    # The one that was left to him alone by the third is there all the same.
+    served.does(boxes["one"].stop())
+    boxes["one"].lose_disk()
+    served.does(boxes["one"].start())
+    heard = bob.does("listen", "--json", "--since", "0", "--count", "2").records
+    texts = [each["text"] for each in heard if each["event"] == "message" and each["direction"] == "in"]
+    assert texts == ["see you at eight", "or at ten"]
+    with bob.starts("listen", "--json", "--since", "0") as listening:
+        assert "deposits waited for you" in listening.until("notice")["detail"]
+    status = bob.run("mailbox", "status", "--json")
+    assert {each["url"]: each["trouble"] is None for each in status.records} == {
+        boxes["one"].card.url: True,
+        boxes["two"].card.url: False,
+        boxes["three"].card.url: True,
+    }
+    assert sum(each["picked_up"] for each in status.records) >= 2
+
+    # Her ticks come back though they have not been there together since.
+    alice.does("mailbox", "status")
+    states = {each["id"]: each["state"] for each in alice.does("history", "bob", "--json").records}
+    assert (states[1], states[2]) == ("delivered", "delivered")
+    assert alice.does("status", "--json").record["left"] == 0
+
+    doctor = bob.run("doctor", "--json")
+    assert [each["status"] for each in doctor.records if each["check"] == "mailbox"] == ["ok", "warn", "ok"]
+
+    backup = tmp_path / "bob.backup"
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse battery staple\n")
+    secret.chmod(0o600)
+    bob.does("export", str(backup), BLINDRELAY_PASSPHRASE_FILE=str(secret))
+    again = user("bob-again")
+    again.does("import", str(backup), BLINDRELAY_PASSPHRASE_FILE=str(secret))
+    assert [each["url"] for each in again.does("mailbox", "list", "--json").records] == [
+        boxes[name].card.url for name in ("one", "two", "three")
+    ]
+    removed = bob.does("mailbox", "remove", boxes["two"].card.url, "--json").record
+    assert removed["removed"] is True
+    assert bob.run("mailbox", "remove", "99").status == 3
+
+
+def test_somebody_who_was_never_met(
+    relay: RelayProcess, user: Callable[[str], User], served: Served, tmp_path: Path
+) -> None:
+    """An invite and a mailbox card are enough: the first message is an introduction."""
+    alice, bob = user("alice"), user("bob")
+    alice.joins(relay, "Alice")
+    invite = bob.joins(relay)
+    box = served.box(tmp_path / "box")
+    alice.does("add", invite, "--mailbox", box.card.text)
+    assert alice.does("send", "bob", "hello from afar", "--json").record["state"] == "left"
+    bob.does("mailbox", "add", box.card.text)
+    [contact] = bob.does("contacts", "--json").records
+    assert (contact["label"], contact["trust"], contact["unread"]) == ("Alice", "unverified", 1)
+
+
+def test_cards_that_are_none(relay: RelayProcess, user: Callable[[str], User]) -> None:
+    bob = user("bob")
+    invite = bob.joins(relay)
+    assert bob.run("mailbox", "add", "M0nonsense").status == 2
+    refused = bob.run("mailbox", "add", invite)
+    assert (refused.status, "an invite, not a mailbox card" in refused.err) == (2, True)
+    assert bob.does("mailbox", "list").err.startswith("There is none yet")
