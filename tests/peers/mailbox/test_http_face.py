@@ -188,11 +188,11 @@ async def test_a_fault_of_ours_ends_no_service(tmp_path: Path) -> None:
         async def faulty(*_: object) -> None:
             raise RuntimeError("inside")
 
-        box.mailbox.serve = faulty
+        box.mailbox.serve = faulty  # type: ignore[method-assign, assignment]
         status, told = await http.asker.post("/drop", framing.encode_request(asked(1)))
         assert (status, framing.parse_answer(told)) == (503, answers.Refused(0, Reason.FAILED))
         assert http.figure("failures_total", kind="internal") == 1
-        box.mailbox.serve = serve
+        box.mailbox.serve = serve  # type: ignore[method-assign]
         assert isinstance(await http.asker.says(asked(1)), answers.Kept)
 
 

@@ -112,7 +112,7 @@ async def test_a_server_that_lets_nobody_in(tmp_path: Path) -> None:
     more = 'authorization { user: "box", password: "a password of the test" }'
     server = Nats(tmp_path / "nats", more=more)
     try:
-        with pytest.raises(StoreError, match=r"Authorization Violation.*does it let this mailbox in"):
+        with pytest.raises(StoreError, match="does it let this mailbox in"):
             await server.open("a", limits(), timeout=1.0)
         (tmp_path / "password").write_text("a password of the test\n")
         store = await server.open("a", limits(), user="box", password_file=tmp_path / "password")

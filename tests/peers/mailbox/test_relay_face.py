@@ -126,7 +126,7 @@ class Lab:
 async def served(path: Path, **limits: Any) -> AsyncIterator[Lab]:
     async with Box(path / "box.db") as box:
         lab = Lab(box, **limits)
-        running = asyncio.create_task(lab.face.run(lab.relay))
+        running = asyncio.create_task(lab.face.run(lab.relay))  # type: ignore[arg-type]
         lab.relay.events.put_nowait(Connected())
         try:
             yield lab
