@@ -80,7 +80,8 @@ class Web:
         if body is not None:
             headers["Content-Type"] = "application/octet-stream"
         try:
-            async with self._opened().request(
+            session = await self._opened()
+            async with session.request(
                 method,
                 below(self._base, path),
                 data=body,
@@ -105,11 +106,13 @@ class Web:
             # Their own texts have addresses, and a proxy's may have its password.
             raise Unreachable("the mailbox cannot be reached") from None
 
-    def _opened(self) -> aiohttp.ClientSession:
+    async def _opened(self) -> aiohttp.ClientSession:
+        tls = self._tls
+        if self._session is None and tls is None and self._base.startswith("https:"):
+            tls = await asyncio.to_thread(ssl.create_default_context)  # reads the system's certificates
         if self._session is None:
-            tls = self._tls or ssl.create_default_context()
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls, limit=2, keepalive_timeout=30.0),
+                connector=aiohttp.TCPConnector(ssl=tls or True, limit=2, keepalive_timeout=30.0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 skip_auto_headers=("User-Agent",),

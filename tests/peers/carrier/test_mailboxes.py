@@ -20,14 +20,15 @@ from peers.mailbox.price import PriceList
 from peers.store import contacts, feed, mailboxes, messages, owing, parcels
 from peers.store.feed import Kind
 from peers.store.messages import State
+from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.peers.dropping.boxes import HttpBox, RelayBox
 from tests.peers.mailbox.lab import limits
 from tests.support.clients import run_async
 from tests.support.cutting import CuttingProxy
 from tests.support.relay_process import RelayProcess
 from wire.mailbox_codes import Reason
-from wire.peer_commands import Text, encode_for_peer
-from wire.peer_mailboxes import Mailboxes
+from wire.peer_commands import ChangeAck, DeliveryAck, Text, encode_for_peer
+from wire.peer_mailboxes import Acks, Mailboxes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -333,6 +334,35 @@ async def test_a_relay_that_is_down_holds_up_nothing(
                 await until_left(alice, await alice.says(to_bob, "no relay"))
             async with bob.at(network, FAST):
                 await bob.until(messages.received, lambda rows: rows[-1].text == "no relay", to_alice.id)
+
+
+@run_async
+async def test_lists_and_acknowledgements_by_the_relay(relay: RelayProcess, alice: Person, tmp_path: Path) -> None:
+    """An old list changes nothing, a mailbox of this very machine counts as our relay lies, and a program that never
+    answers is told three times."""
+    bob = Identity.generate()
+    row = await alice.store.write(contacts.add, alice.now(), bob.public, nickname="Bob")
+    async with HttpBox(tmp_path / "hers") as hers:
+        await uses(alice, hers)
+        said = await alice.says(row, "hello")
+        for number in range(4):
+            async with alice.at(relay, FAST), ScriptedPeer(relay, bob, alice.keys.identity.public) as peer:
+                await peer.until_there()
+                if number == 0:
+                    assert (await peer.next(Text)).uuid == said.uuid
+                    await peer.say(DeliveryAck(said.uuid))
+                    await alice.until_delivered(said)
+                if number < 3:
+                    assert (await peer.next(Mailboxes)).cards == (hers.card,)
+                else:
+                    await peer.say(Text(messages.uuid(), "yes?"))
+                    assert isinstance(await peer.any(), DeliveryAck)  # and no list before it
+                    await peer.say(Mailboxes(7, (hers.card,)), Mailboxes(6, ()), Acks(read=(said.uuid,)))
+                    for _ in range(2):
+                        await peer.next(ChangeAck)
+                    await alice.until(messages.get, lambda row: row.state is State.READ, said.id)
+        assert [place.card for place in await alice.store.read(mailboxes.of_contact, row.id)] == [hers.card]
+        assert (await alice.store.read(contacts.get, row.id)).extended
 
 
 def _parcels(db: object) -> list[tuple[str, str]]:

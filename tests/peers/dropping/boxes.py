@@ -29,6 +29,7 @@ from wire.mailbox_codes import Reason
 from wire.mailbox_commands import Info, encode_for_mailbox, parse_for_mailbox
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
     from peers.mailbox.clock import Moment
@@ -102,11 +103,13 @@ class HttpBox(Box):
     def __init__(self, path: Path, bounds: Limits | None = None, access: AccessRule | None = None) -> None:
         super().__init__(path, bounds, access)
         self.port = 0
+        self.tls: ssl.SSLContext | None = None
         self.runner: web.AppRunner | None = None
 
     @property
     def card(self) -> MailboxCard:
-        return MailboxCard(self.identity.public, f"http://127.0.0.1:{self.port}")
+        scheme = "http" if self.tls is None else "https"
+        return MailboxCard(self.identity.public, f"{scheme}://127.0.0.1:{self.port}")
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -124,7 +127,7 @@ class HttpBox(Box):
             app.router.add_post(path, self._post)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self.runner, "127.0.0.1", self.port, ssl_context=self.tls)
         await site.start()
         self.port = self.runner.addresses[0][1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from peers.mailbox.price import PriceList
 from peers.mailbox.rules import AccessRule
 from tests.peers.dropping.boxes import HttpBox
 from tests.peers.mailbox.lab import limits
+from tests.support.certificates import make_certificate, trusting
 from tests.support.clients import run_async
 from wire import mailbox_answers as answers
 from wire import mailbox_http as http
@@ -132,6 +134,22 @@ async def test_who_is_not_let_in(tmp_path: Path, access: AccessRule, reason: Rea
             await sender.deposit(BOB.public.x_pub, deposit(box.card), random_bytes(32))
         assert refusal.value.reason is reason
         await sender.rest()
+
+
+@run_async
+async def test_over_tls(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    box = HttpBox(tmp_path / "box")
+    box.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    box.tls.load_cert_chain(*certificate)
+    async with box:
+        distrustful = depositor(box.card)
+        with pytest.raises(Unreachable, match="no trusted TLS"):
+            await distrustful.info()
+        trusted = depositor(box.card, DroppingOptions(timeout=10.0, ssl=trusting(certificate)))
+        assert (await trusted.info()).bits == 0
+        for client in (distrustful, trusted):
+            await client.rest()
 
 
 @run_async
