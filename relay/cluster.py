@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from keys.errors import KeyFileError
+from keys.nats_credentials import read_credentials
 from keys.primitives import random_bytes
 from keys.private_file import read_private, write_private
 from relay.backplane.options import SECRET_SIZE, ClusterOptions
-from relay.nats_credentials import read_credentials
 from relay.settings_checks import is_cluster_secret
 from relay.tls import BadCertificate, Certificate
 

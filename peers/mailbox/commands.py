@@ -66,6 +66,10 @@ def _health(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _existing(settings: Settings) -> Path:
+    if settings.store != "sqlite":
+        raise ServiceError(
+            "what this mailbox holds is in a stream of NATS: look after it there, as docs/mailbox.md says"
+        )
     path = database_of(settings)
     if not path.exists():
         raise ServiceError(f"there is no {path} yet: the mailbox makes it when it runs")
@@ -93,7 +97,7 @@ def _prune(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = _existing(settings)
 
     async def prune() -> int:
-        store = await open_store(settings, settings.limits.rules())
+        store = await open_store(settings, settings.limits.rules(), read_mailbox_identity(settings.data_dir))
         try:
             # By the mailbox's own time as it was saved, and not by the machine's: see peers.mailbox.clock.
             now = await store.saved_time() or 0

@@ -12,7 +12,10 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
+from keys.errors import KeyFileError
+from keys.nats_credentials import read_credentials
 from keys.primitives import random_bytes
+from keys.private_file import read_private
 from peers.mailbox.jetstream_settings import JetStreamSettings
 from peers.mailbox.store import StoreError, StoreFull
 
@@ -90,6 +93,7 @@ class Link:
             raise StoreError(
                 "a mailbox on JetStream needs the extra: pip install 'blindrelay[mailbox-nats]'"
             ) from error
+        shown = _credentials(settings)
         link = cls(settings)
         link._client = Client()
         try:
@@ -105,7 +109,7 @@ class Link:
                     connect_timeout=max(1, int(settings.timeout)),
                     pending_size=64 << 20,
                     skip_subject_validation=True,
-                    **_credentials(settings),
+                    **shown,
                 )
         except (TimeoutError, OSError, errors.Error, ValueError) as error:
             with suppress(Exception):
@@ -263,18 +267,33 @@ class Link:
 
 
 def _credentials(settings: JetStreamSettings) -> dict[str, Any]:
+    """Return what the client shows to the servers.
+
+    Raises:
+        StoreError: a file cannot be read, is open to others, or is none of its kind.
+    """
     options: dict[str, Any] = {}
-    if settings.credentials is not None:
-        options["user_credentials"] = str(settings.credentials)
-    if settings.user is not None:
-        options["user"] = settings.user
-    if settings.password_file is not None:
-        options["password"] = settings.password_file.read_text().partition("\n")[0]
-    if settings.tls_ca or settings.tls_certificate or any(url.startswith("tls:") for url in settings.servers):
-        context = ssl.create_default_context(cafile=settings.tls_ca)
-        if settings.tls_certificate is not None and settings.tls_key is not None:
-            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        options["tls"] = context
+    try:
+        if settings.credentials is not None:
+            credentials = read_credentials(settings.credentials)
+            options["user_jwt_cb"] = lambda: credentials.jwt
+            options["signature_cb"] = lambda nonce: credentials.sign(nonce.encode())
+        if settings.user is not None:
+            options["user"] = settings.user
+        if settings.password_file is not None:
+            options["password"] = read_private(settings.password_file).decode().partition("\n")[0]
+        if settings.tls_ca or settings.tls_certificate or any(url.startswith("tls:") for url in settings.servers):
+            context = ssl.create_default_context(cafile=settings.tls_ca)
+            if settings.tls_certificate is not None and settings.tls_key is not None:
+                context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+            options["tls"] = context
+    except KeyFileError as error:
+        raise StoreError(str(error)) from None
+    except UnicodeDecodeError:
+        raise StoreError(f"{settings.password_file} is no text") from None
+    except OSError as error:
+        reason = error.strerror or "they are no certificates of this kind"
+        raise StoreError(f"cannot use the TLS files for NATS: {reason}") from None
     return options
 
 

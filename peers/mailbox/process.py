@@ -41,13 +41,22 @@ _REFUSED_WAIT: Final = 600.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-async def open_store(settings: Settings, limits: Limits) -> Store:
+async def open_store(settings: Settings, limits: Limits, identity: Identity) -> Store:
     """Open what holds the items.
+
+    Args:
+        identity: the mailbox's own; a stream of NATS is sealed under a secret of it.
 
     Raises:
         StoreError: it cannot be used, or another mailbox uses it.
         ServiceError: the data directory cannot be made.
     """
+    if settings.store == "jetstream":
+        # Only here: those who keep a file need nothing of NATS.
+        from peers.mailbox.jetstream_settings import stream_secret
+        from peers.mailbox.jetstream_store import JetStreamStore
+
+        return await JetStreamStore.open(settings.nats.stream_settings(), limits, stream_secret(identity))
     make_data_directory(settings.data_dir)
     return await SqliteStore.open(database_of(settings), limits)
 
@@ -106,7 +115,7 @@ async def run(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def _opened(settings: Settings, limits: Limits, identity: Identity, access: AccessRule) -> AsyncIterator[Mailbox]:
-    store = await open_store(settings, limits)
+    store = await open_store(settings, limits, identity)
     try:
         wall, tick = int(time.time() * 1000), time.monotonic()
         yield await Mailbox.open(store, identity.public, limits, access, wall, tick)

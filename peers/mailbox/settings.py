@@ -10,6 +10,7 @@ from keys.identity import PublicIdentity
 from keys.invite import MAILBOX_SCHEMES, MailboxCard, RelayCard, check_url
 from peers.mailbox.forwarded import DEFAULT_TRUSTED, Proxies
 from peers.mailbox.settings_limits import LimitSettings
+from peers.mailbox.settings_nats import NatsSettings
 from peers.service.errors import BadSettings
 from peers.service.listening import parse_listen
 from peers.service.settings_sources import Loaded, Names
@@ -59,12 +60,16 @@ class Settings(ServiceSettings):
     """A file with those whom it serves, an invite `K0…` or a key of 64 hex digits in a line; none: everybody."""
     tokens: bool = False
     """Whether a deposit needs one of the tokens that `token new` makes."""
+    store: Literal["sqlite", "jetstream"] = "sqlite"
+    """What holds the items: a file of its own, or a stream of NATS."""
     admin: Listen = "127.0.0.1:9620"
     """Address and port of the listener with /healthz, /readyz and /metrics; `off` for none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, to standard error."""
     limits: LimitSettings = Field(default_factory=LimitSettings)
     """Limits."""
+    nats: NatsSettings = Field(default_factory=NatsSettings)
+    """The stream of NATS."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -104,7 +109,7 @@ class Settings(ServiceSettings):
         return [MailboxCard(public, url) for url in urls]
 
 
-NAMES: Final = Names(Settings, "BLINDRELAY_MAILBOX_", "mailbox.toml", {"limits": LimitSettings})
+NAMES: Final = Names(Settings, "BLINDRELAY_MAILBOX_", "mailbox.toml", {"limits": LimitSettings, "nats": NatsSettings})
 """What they are called."""
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keys.errors import KeyFileError
+from keys.nats_credentials import read_credentials
 from keys.primitives import ed25519_keypair, ed25519_verify
 from relay import cluster
 from relay.__main__ import main
 from relay.cluster import check_cluster, cluster_options
-from relay.nats_credentials import read_credentials
 from relay.settings import PREFIX, BadSettings, Settings, load
 from tests.support.certificates import make_certificate
 
