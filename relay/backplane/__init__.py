@@ -1,1 +1,1 @@
-"""Many relays that are one to their clients: what goes between them, over NATS. Loaded only where a cluster is asked for."""
+"""Many relays that are one to their clients: what goes between them, over NATS. Loaded only where it is asked for."""
