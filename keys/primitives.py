@@ -146,12 +146,15 @@ def ed25519_verify(public: bytes, signature: bytes, message: bytes) -> bool:
 # --- XChaCha20-Poly1305 ---------------------------------------------------------------------------------------------
 
 
-def aead_seal(key: bytes, nonce: bytes, plaintext: bytes) -> bytes:
-    """Return `plaintext` sealed: its length plus a 16-byte tag. A nonce must never serve twice under one key."""
-    return sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, None, nonce, key)
+def aead_seal(key: bytes, nonce: bytes, plaintext: bytes, bound: bytes | None = None) -> bytes:
+    """Return `plaintext` sealed: its length plus a 16-byte tag. A nonce must never serve twice under one key.
+
+    `bound` (associated data) is not in the result, and who opens has to give the same.
+    """
+    return sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, bound, nonce, key)
 
 
-def aead_open(key: bytes, nonce: bytes, ciphertext: bytes) -> bytes:
+def aead_open(key: bytes, nonce: bytes, ciphertext: bytes, bound: bytes | None = None) -> bytes:
     """Return what :func:`aead_seal` sealed.
 
     Raises:
@@ -160,7 +163,7 @@ def aead_open(key: bytes, nonce: bytes, ciphertext: bytes) -> bytes:
     if len(ciphertext) < TAG_SIZE:
         raise OpenError
     try:
-        return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, None, nonce, key)
+        return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, bound, nonce, key)
     except CryptoError:
         raise OpenError from None
 
