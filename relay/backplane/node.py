@@ -254,6 +254,8 @@ class Backplane:
                 self._gone(peer)
             else:
                 peer.beat(now)
+        if self.bus.connected:
+            self.router.recover()
         if now - self._announced >= ANNOUNCE_EVERY:
             self._announce()
         if now - self._expired >= _EXPIRE:
@@ -419,6 +421,7 @@ class Backplane:
             self.router.frame(sender, target, packet)
         else:
             sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_LOST)
+            self.router.remember_refused(sender.id, target)
 
     def admitted(self, session: "Session") -> None:
         """A session of this node has its id."""

@@ -152,6 +152,8 @@ class Parcels:
                 core.counters.refusals[refusal] += 1
             else:
                 sender.refuse(parcel.target, parcel.payload[:NONCE_SIZE], refusal)
+                if refusal is not Refusal.OFFLINE:
+                    self._node.router.remember_refused(parcel.sender, parcel.target)
         elif parcel.kind == Kind.WAKE:
             # Nobody has a session of theirs, so they are not awake.
             core.control.wake_absent(c.Wake.parse(parcel.payload), parcel.sender)

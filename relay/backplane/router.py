@@ -18,6 +18,7 @@ from relay.backplane.bus import Outcome
 from relay.backplane.link import Peer
 from relay.backplane.lookup import Found, Standing, ask
 from relay.backplane.records import FRAME_HEAD, PARCEL, Kind, Parcel
+from relay.hub import Change
 from relay.reasons import Refusal
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ CACHED: Final = 65_536
 """Ids in each of two halves of the memory; the half that was not used longest goes."""
 ASKING: Final = 4096
 """Ids that may be waited for at once."""
-WAITING_EACH: Final = 256 * 1024
-"""Bytes of parcels that may wait for one id."""
+WAITING_EACH: Final = 4 * 1024 * 1024
+"""Bytes of parcels that may wait for one id: as many as for a recipient that is here and stalls."""
 WAITING_ALL: Final = 32 * 1024 * 1024
 """Bytes of parcels that may wait for all."""
+REMEMBERED: Final = 65_536
+"""Pairs of a sender and a recipient whose frames were refused on the way."""
 AGAIN: Final = 0.05
 """Seconds until a node is asked again where an id was just changing hands."""
 PATIENCE: Final = 3.0
@@ -64,6 +67,7 @@ class Router:
         self._recent: dict[bytes, Peer] = {}
         self._older: dict[bytes, Peer] = {}
         self._waiting: dict[bytes, Waiting] = {}
+        self._refused: dict[tuple[bytes, bytes], None] = {}
         self.bytes = 0
         """Bytes of parcels that wait."""
         self.lookups = 0
@@ -89,6 +93,7 @@ class Router:
             self._node.frames_out += 1
         else:
             sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
+            self.remember_refused(sender.id, target)
 
     def _known(self, target: bytes) -> Peer | None:
         # Only whoever is connected is worth a place in the half that stays.
@@ -139,7 +144,7 @@ class Router:
     def _open(self, target: bytes) -> Waiting:
         waiting = self._waiting[target] = Waiting(self._node.clock() + PATIENCE)
         peer = self._forget(target)
-        if peer is not None and peer.alive and not (peer.settled and peer.up):
+        if peer is not None and peer.alive:
             waiting.barrier = peer
             self._node.sync(peer, lambda: self._passed(target, waiting))
         return waiting
@@ -148,6 +153,7 @@ class Router:
         waiting.barrier = None
         if self._waiting.get(target) is waiting:
             self._node.claims.passed(target)
+        if self._waiting.get(target) is waiting:
             self._finish(target, waiting)
 
     def _wait(self, waiting: Waiting, parcel: Parcel, *, returned: bool = False) -> None:
@@ -231,6 +237,25 @@ class Router:
             hung = found is not None and found.outcome in (Outcome.TIMEOUT, Outcome.LOST)
             for parcel in parcels:
                 node.parcels.failed(parcel, Refusal.NODE_LOST if hung else Refusal.OFFLINE)
+
+    # --- Recovering --------------------------------------------------------------------------------------------------
+
+    def remember_refused(self, sender: bytes, target: bytes) -> None:
+        """Frames were refused because of what lies between the nodes: their sender is told when that is over."""
+        if len(self._refused) < REMEMBERED:
+            self._refused[sender, target] = None
+
+    def recover(self) -> None:
+        """Tell senders of refused frames that their recipients are online: only that makes them send again."""
+        if not self._refused or not all(peer.up and peer.waiting <= peer.bound // 2 for peer in self._node.peers):
+            return
+        refused, self._refused = self._refused, {}
+        core = self._node.core
+        for sender, target in refused:
+            session = core.sessions.get(sender)
+            for x_pub in session.watching or () if session is not None else ():
+                if session is not None and x_pub.startswith(target) and core.online(x_pub):
+                    session.note_presence(x_pub, Change.ONLINE)
 
     # --- What happens elsewhere --------------------------------------------------------------------------------------
 
