@@ -6,11 +6,12 @@ end after one request or a deadline.
 """
 
 import asyncio
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
-from relay.census import Census, Report
+from relay.census import Census
 from relay.metrics import Exposition
 from relay.pages import HEALTH_PATH, READY_PATH, TOO_LARGE
 from relay.replies import NO_STORE, Reply, json_reply
@@ -20,30 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from relay.core import Core
+    from relay.limits import Limits
 
 METRICS_PATH: Final = "/metrics"
 SESSIONS_PATH: Final = "/sessions"
 MAX_CONNECTIONS: Final = 16
 """Open at once: two scrapers, a person and what they left open. More are closed, unread."""
 
-_MISSING: Final = Reply(HTTPStatus.NOT_FOUND, "/metrics, /sessions, /healthz, /readyz\n")
+MISSING: Final = Reply(HTTPStatus.NOT_FOUND, "/metrics, /sessions, /healthz, /readyz\n")
 _BAD: Final = Reply(HTTPStatus.BAD_REQUEST, "This is no HTTP request that a relay understands.\n")
 
 
-class Admin:
-    """Listens and answers.
+class Desk(ABC):
+    """Listens, and has each request answered.
 
     Args:
-        core: the relay.
+        loop: runs it.
     """
 
-    def __init__(self, core: "Core") -> None:
-        self.core = core
-        self.census = Census(core)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.connections: set[AdminConnection] = set()
-        self._exposition = Exposition(core)
         self._server: asyncio.Server | None = None
-        self._pages: Mapping[str, Page] = {METRICS_PATH: self._metrics}
+
+    @property
+    @abstractmethod
+    def limits(self) -> "Limits":
+        """What bounds a request: `request_size` and `opening_deadline`."""
+
+    @abstractmethod
+    def ask(self, request: Request, then: Callable[[Reply], None]) -> None:
+        """Call `then` with the answer, now or later."""
 
     async def start(self, host: str, port: int, *, reuse_port: bool = False) -> int:
         """Listen; return the port. With `reuse_port` another relay of the same user may listen there as well.
@@ -51,7 +59,7 @@ class Admin:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._server = await self.core.loop.create_server(
+        self._server = await self.loop.create_server(
             lambda: AdminConnection(self), host, port, backlog=16, reuse_port=reuse_port or None
         )
         return int(self._server.sockets[0].getsockname()[1])
@@ -63,10 +71,39 @@ class Admin:
         for connection in list(self.connections):
             connection.abort()
 
+
+class Admin(Desk):
+    """Listens and answers for one relay in this process.
+
+    Args:
+        core: the relay.
+    """
+
+    def __init__(self, core: "Core") -> None:
+        super().__init__(core.loop)
+        self.core = core
+        self.census = Census(core)
+        self._exposition = Exposition(core)
+        self._pages: Mapping[str, Page] = {METRICS_PATH: self._metrics}
+
+    @property
+    def limits(self) -> "Limits":
+        """The relay's."""
+        return self.core.limits
+
+    def ask(self, request: Request, then: Callable[[Reply], None]) -> None:
+        """Answer; `/sessions` takes its time."""
+        if request.path != SESSIONS_PATH:
+            then(self.answer(request))
+        elif request.method not in ("GET", "HEAD"):
+            then(not_allowed("GET, HEAD"))
+        else:
+            self.census.take(lambda report: then(json_reply(report, NO_STORE)))
+
     def answer(self, request: Request) -> Reply:
-        """Answer all but `/sessions`, which takes its time."""
+        """Answer all but `/sessions`."""
         pages = self.core.pages
-        return answer(request, {**self._pages, HEALTH_PATH: pages.alive, READY_PATH: pages.ready}, _MISSING)
+        return answer(request, {**self._pages, HEALTH_PATH: pages.alive, READY_PATH: pages.ready}, MISSING)
 
     def _metrics(self, request: Request) -> Reply:
         text, content_type = self._exposition.text(request.headers.get("accept", ""))
@@ -76,7 +113,7 @@ class Admin:
 class AdminConnection(asyncio.Protocol):
     """One connection: one request, one answer."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Desk) -> None:
         self._admin = admin
         self._buffer = bytearray()
         self._answered = False
@@ -92,7 +129,7 @@ class AdminConnection(asyncio.Protocol):
             return
         admin.connections.add(self)
         # It stands until the connection is gone: whoever does not take the answer is cut off by it too.
-        self._deadline = admin.core.loop.call_later(admin.core.limits.opening_deadline, self.abort)
+        self._deadline = admin.loop.call_later(admin.limits.opening_deadline, self.abort)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the request."""
@@ -100,7 +137,7 @@ class AdminConnection(asyncio.Protocol):
             return
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n") + 4
-        if (end if end >= 4 else len(self._buffer)) > self._admin.core.limits.request_size:
+        if (end if end >= 4 else len(self._buffer)) > self._admin.limits.request_size:
             self._reply(TOO_LARGE.encode())
         elif end >= 4:
             self._request(bytes(self._buffer[:end]))
@@ -121,16 +158,9 @@ class AdminConnection(asyncio.Protocol):
         request = parse(head)
         if request is None:
             self._reply(_BAD.encode())
-        elif request.path == SESSIONS_PATH and request.method not in ("GET", "HEAD"):
-            self._reply(not_allowed("GET, HEAD").encode())
-        elif request.path == SESSIONS_PATH:
-            self._answered = True
-            self._admin.census.take(partial(self._sessions, request))
         else:
-            self._reply(self._admin.answer(request).encode(with_body=request.wants_body))
-
-    def _sessions(self, request: Request, report: Report) -> None:
-        self._reply(json_reply(report, NO_STORE).encode(with_body=request.wants_body))
+            self._answered = True
+            self._admin.ask(request, lambda reply: self._reply(reply.encode(with_body=request.wants_body)))
 
     def _reply(self, data: bytes) -> None:
         self._answered = True

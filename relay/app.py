@@ -2,26 +2,23 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import resource
 import signal
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
-
 from keys.files import ServerKeys
-from keys.invite import RelayCard
-from relay import __version__
 from relay.access import AccessError
 from relay.admission import Admission
+from relay.backplane.options import ClusterOptions
 from relay.callout_http import HttpCallout
+from relay.cluster import Backplane, cluster_options, join
 from relay.core import Core
 from relay.drain import Drain
 from relay.heap import quiet_collector
 from relay.journal import Journal
-from relay.listen import CannotListenError, Listener
+from relay.listen import ALONE, CannotListenError, Listener, Place
 from relay.log import log_loop_error
 from relay.own_keys import FoundKeys
 from relay.pulse import Pulse
@@ -31,6 +28,7 @@ from relay.settings import Settings, bracketed, parse_admin
 from relay.terminal import Terminal
 from relay.tls import BadCertificate
 from relay.tokens import token_source
+from relay.voice import Aloud, Voice
 from relay.watch import Watch
 
 if TYPE_CHECKING:
@@ -44,18 +42,31 @@ class Relay:
         settings: where to listen, and the limits.
         keys: the relay's own keys and whom it lets push.
         admission: who may use it; everybody without it.
+        cluster: how to join the relays that it is one with; without it there is none.
+        place: where it listens, if not by itself at the address of the settings.
 
     Raises:
         BadCertificate: the files for TLS cannot be used.
     """
 
-    def __init__(self, settings: Settings, keys: ServerKeys, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: ServerKeys,
+        admission: Admission | None = None,
+        *,
+        cluster: ClusterOptions | None = None,
+        place: Place = ALONE,
+    ) -> None:
         self._settings = settings
         self._admission = admission
         self._callout: HttpCallout | None = None
         self._keys = keys
         self._core: Core | None = None
-        self.listener = Listener(settings)
+        self._cluster = cluster
+        self._backplane: Backplane | None = None
+        self._place = place
+        self.listener = Listener(settings, place)
         self._admin: Admin | None = None
         self.admin_at = ""
         """Host and port of the admin listener, once it listens; "" without one."""
@@ -65,6 +76,7 @@ class Relay:
 
         Raises:
             CannotListenError: the address cannot be listened on, or that of the admin listener.
+            ClusterError: the cluster cannot be joined.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_loop_error)
@@ -84,20 +96,37 @@ class Relay:
         )
         if settings.decommission:
             core.entry.decommission(settings.decommission)
-        await self._start_admin(core)
-        await self.listener.open(core)
+        if self._cluster is not None:
+            # Before anybody is let in: who else has an id is asked there.
+            self._backplane = await join(core, self._cluster)
+        try:
+            await self._start_admin(core)
+            await self.listener.open(core)
+        except CannotListenError:
+            await self._leave()
+            raise
         core.listens_at(settings.url_at(self.listener.port), is_set=bool(settings.url))
-        self._core = core
         self.drain = Drain(core, self._settings.drain)
+        self._core = core
         self._pulse = Pulse(core)
         self._pulse.start()
         self._watch = Watch(loop, core.counters)
         self._watch.start()
         core.ready.met(Condition.STARTED)
 
+    async def _leave(self) -> None:
+        """Leave the cluster, if this relay is in one."""
+        if self._backplane is not None:
+            await self._backplane.close()
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it is in a cluster that it cannot reach: clients of this process reach each other and nobody else."""
+        return self._backplane is not None and self._backplane.degraded
+
     async def _start_admin(self, core: Core) -> None:
         where = parse_admin(self._settings.admin)
-        if where is None:
+        if where is None or self._place.parent:
             return
         # Only here: the metrics library takes some megabytes, and a relay without this listener needs none of it.
         from relay.admin import Admin
@@ -107,11 +136,13 @@ class Relay:
         try:
             port = await self._admin.start(host, port, reuse_port=self._settings.reuse_port)
         except OSError as error:
-            raise CannotListenError(
-                f"cannot listen on {self._settings.admin} for /metrics: {error.strerror}; "
-                "name another address by --admin, or switch it off by --admin off"
-            ) from error
+            raise CannotListenError.for_metrics(self._settings.admin, error) from error
         self.admin_at = f"{bracketed(host)}:{port}"
+
+    @property
+    def started(self) -> bool:
+        """Whether it listens, or did."""
+        return self._core is not None
 
     @property
     def core(self) -> Core:
@@ -187,6 +218,7 @@ class Relay:
         await self.drain.spread()
         self.listener.close()
         await self.drain.finish()
+        await self._leave()
         self._pulse.stop()
         self._watch.stop()
         if self._admin is not None:
@@ -203,63 +235,30 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def say_what_is_on(settings: Settings, relay: Relay) -> None:
-    """Log one line with what an operator would want to find again beside later events."""
-    log = structlog.get_logger()
-    limits, defaults = settings.limits, type(settings.limits)()
-    log.info(
-        "started",
-        version=__version__,
-        admin=relay.admin_at or "off",
-        push=relay.core.notifier_id is not None,
-        notice=bool(settings.notice),
-        pseudonyms=settings.log_pseudonyms,
-        admission=relay.core.admission.summary,
-        files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        limits={
-            field.name: getattr(limits, field.name)
-            for field in fields(limits)
-            if getattr(limits, field.name) != getattr(defaults, field.name)
-        },
-    )
-    if relay.admin_at and not _is_loopback(relay.admin_at.rpartition(":")[0].strip("[]")):
-        log.warning("admin_exposed", admin=relay.admin_at)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-async def run(settings: Settings, found: FoundKeys, admission: Admission, read: Callable[[], Settings]) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings and the files that they name again.
+async def serve(
+    relay: Relay, settings: Settings, read: Callable[[], Settings], voice: Voice, stop: asyncio.Event
+) -> None:
+    """Start a relay and serve until SIGTERM or SIGINT; SIGHUP reads the settings and the files that they name again.
 
     Args:
-        settings: where to listen, and the limits.
-        found: the relay's keys.
+        relay: that has not been started.
+        settings: its own.
         read: reads the settings again, at SIGHUP.
+        voice: is told what becomes of it.
+        stop: ends it, as those signals do.
 
     Raises:
-        BadCertificate: the files for TLS cannot be used.
         CannotListenError: the address cannot be listened on.
+        ClusterError: the cluster cannot be joined.
     """
-    log = structlog.get_logger()
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    relay = Relay(settings, found.keys, admission)
     await relay.start()
     quiet_collector()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    reload = Reload(settings, read)
-    reload.register("limits", relay.change_limits)
-    reload.register("admission", relay.change_admission)
-    reload.register("texts", relay.change_texts)
-    reload.register("certificate", relay.change_certificate)
-    reload.register("proxies", relay.change_front)
     terminal = Terminal()
+
+    def told() -> None:
+        terminal.gone()  # which may be why
+        stop.set()
 
     def hung_up() -> None:
         if terminal.gone():
@@ -267,33 +266,55 @@ async def run(settings: Settings, found: FoundKeys, admission: Admission, read: 
         else:
             reload()
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    reload = Reload(settings, read)
+    reload.register("limits", relay.change_limits)
+    reload.register("admission", relay.change_admission)
+    reload.register("texts", relay.change_texts)
+    reload.register("certificate", relay.change_certificate)
+    reload.register("proxies", relay.change_front)
     loop.add_signal_handler(signal.SIGHUP, hung_up)
-    public = found.keys.identity.public
-    if found.minted is not None:
-        card = RelayCard(public, settings.url_at(relay.listener.port))
-        print(f"blindrelay: minted keys into {found.minted}; keep a copy, for clients pin them")
-        print(f'relay_card = "{card.text}"')
-    print(
-        f"blindrelay {__version__} listens on {relay.listener.address}"
-        f' x25519_public="{public.x_pub.hex()}" ed25519_public="{public.ed_pub.hex()}"',
-        flush=True,
-    )
-    say_what_is_on(settings, relay)
+    voice.listens(relay)
     await stop.wait()
-    counters = relay.core.counters
-    log.info("stopping", sessions=len(relay.core.sessions), drain=relay.drain.seconds)
+    voice.stopping(relay)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Once more means: now.
         loop.add_signal_handler(number, relay.drain.hurry)
     await relay.stop()
-    log.info(
-        "stopped",
-        frames=counters.frames_in,
-        bytes_in=counters.bytes_in,
-        refusals={str(reason): count for reason, count in counters.refusals.items() if count},
-        endings={str(reason): count for reason, count in counters.endings.items() if count},
+    counters = relay.core.counters
+    voice.stopped(
+        {
+            "frames": counters.frames_in,
+            "bytes_in": counters.bytes_in,
+            "refusals": {str(reason): count for reason, count in counters.refusals.items() if count},
+            "endings": {str(reason): count for reason, count in counters.endings.items() if count},
+        }
     )
+    ignore_signals(loop)
+
+
+def ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """All is done, and a second signal while Python shuts down must not change the exit status."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # All is done, and a second signal while Python shuts down must not change the exit status.
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
+
+
+async def run(settings: Settings, found: FoundKeys, admission: Admission, read: Callable[[], Settings]) -> None:
+    """Be a relay of one process; see :func:`serve`.
+
+    Args:
+        settings: where to listen, and the limits.
+        found: the relay's keys.
+        admission: who may use it.
+        read: reads the settings again, at SIGHUP.
+
+    Raises:
+        BadCertificate: the files for TLS cannot be used.
+        CannotListenError: the address cannot be listened on.
+        ClusterError: the cluster cannot be joined.
+        KeyFileError: the cluster secret cannot be used.
+    """
+    relay = Relay(settings, found.keys, admission, cluster=cluster_options(settings))
+    await serve(relay, settings, read, Aloud(settings, found), asyncio.Event())

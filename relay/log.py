@@ -19,6 +19,20 @@ LEVELS: Final = {
     "error": logging.ERROR,
 }
 
+_always: dict[str, object] = {}
+
+
+def name_process(**fields: object) -> None:
+    """Put these fields into every line from now on: of several processes that write to one place, which it was."""
+    _always.update(fields)
+
+
+def _add_always(
+    _logger: structlog.typing.WrappedLogger, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    event.update(_always)
+    return event
+
 
 def configure(level: str) -> None:
     """Set up logging for the process: for people on a terminal, JSON lines elsewhere."""
@@ -28,6 +42,7 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            _add_always,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],

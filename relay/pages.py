@@ -81,6 +81,8 @@ class Pages:
         self._started = datetime.now(UTC)
         self._began = core.clock()
         self._kept: dict[str, tuple[tuple[object, ...], Reply]] = {}
+        self.sessions_elsewhere = 0
+        """Clients of the other processes of this relay (`--workers`), for `/status`; told by their parent."""
         self._pages: Mapping[str, Page] = {
             "/": self._front,
             "/info": self._info,
@@ -140,7 +142,7 @@ class Pages:
             {
                 "started_at": self._started.isoformat(timespec="seconds").replace("+00:00", "Z"),
                 "uptime_sec": int(core.clock() - self._began),
-                "connections": len(core.sessions),
+                "connections": len(core.sessions) + self.sessions_elsewhere,
                 "version": __version__,
                 "status": "not ready" if not core.ready else "degraded" if core.ready.losses else "ok",
             },

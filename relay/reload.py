@@ -45,7 +45,8 @@ class KeepOld(Exception):
     """What was read anew cannot be used, so the old goes on. The text is logged: it names no client and no secret."""
 
 
-def _refused(problems: list[str], places: list[str]) -> None:
+def refused(problems: list[str], places: list[str]) -> None:
+    """Log that nothing was changed, and why."""
     structlog.get_logger().error("reload_refused", problems=problems, where=places)
 
 
@@ -97,10 +98,10 @@ class Reload:
         try:
             new = self._read()
         except BadSettings as error:
-            _refused(list(error.problems), [])
+            refused(list(error.problems), [])
             return False
         except Exception as error:  # noqa: BLE001 - a relay that runs must not end because a file was edited
-            _refused([type(error).__name__], where(error))
+            refused([type(error).__name__], where(error))
             return False
         kept, read = [], []
         for part in self._parts:

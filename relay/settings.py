@@ -15,12 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from keys.invite import check_url
 from relay import settings_help
 from relay.about import (
     MAX_CONTACT,
@@ -34,6 +32,17 @@ from relay.about import (
 )
 from relay.limits import Limits
 from relay.proxies import DEFAULT_TRUSTED, Front, TrustedProxies
+from relay.settings_checks import (
+    check_admission_url,
+    check_cluster,
+    check_given,
+    check_mode,
+    check_nats_servers,
+    check_relay_url,
+    check_socket_path,
+    check_trusted,
+    join_list,
+)
 from relay.settings_names import PREFIX, Names
 from relay.settings_problems import BadSettings, Origin, explain
 from relay.settings_sources import Given, HelpWanted, from_file, from_flags, from_secrets, from_variables
@@ -53,9 +62,6 @@ __all__ = [
 ]
 
 CONFIG_FILE: Final = "relay.toml"
-_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "localhost"))
-_SOCKET_PATH_MAX: Final = 92
-"""Bytes: 108 of `sockaddr_un` on Linux and 104 elsewhere, less what the name has more while the socket is made."""
 
 
 def _default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -73,61 +79,14 @@ def _default_secrets_dir(environ: Mapping[str, str] = os.environ) -> Path | None
     return Path(credentials) if credentials else None
 
 
-def _check_url(url: str) -> str:
-    if url:
-        check_url(url)  # its error is a ValueError, as pydantic wants it
-    return url
-
-
-def _check_admission_url(url: str) -> str:
-    if not url:
-        return url
-    parts = urlsplit(url)  # its error is a ValueError, as pydantic wants it
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("no name or password in it: arguments and variables can be read by others on this machine")
-    if parts.scheme == "https" and parts.hostname:
-        return url
-    if parts.scheme == "http" and parts.hostname in _LOOPBACK:
-        return url
-    raise ValueError(f"it has to be https://…, or http:// with {', '.join(sorted(_LOOPBACK))}: it says who connects")
-
-
-def _check_given(value: object) -> object:
-    if value == "":
-        # Path("") would be the working directory; taking it for "not set" could change the relay's keys in silence.
-        raise ValueError("it is empty: give it a value or remove it")
-    if "\0" in str(value):
-        raise ValueError("no file can have a name with a NUL in it")
-    return value
-
-
 def _check_admin(text: str) -> str:
     parse_admin(text)
     return text
 
 
-def _check_trusted(text: str) -> str:
-    TrustedProxies.parse(text)  # its error is a ValueError too
-    return text
-
-
-def _join_list(value: object) -> object:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _check_mode(text: str) -> str:
-    if not int(text, 8) & 0o200:
-        raise ValueError("without the right to write nobody connects: 0660 is for a group, 0666 for everybody")
-    return text
-
-
-def _check_socket_path(path: Path) -> Path:
-    if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
-        raise ValueError(f"the path of a Unix socket takes at most {_SOCKET_PATH_MAX} bytes here: use a shorter one")
-    return path
-
-
-GivenPath = Annotated[Path, BeforeValidator(_check_given)]
+MAX_WORKERS: Final = 128
+"""Metrics have a label for each, and a machine with more cores wants several relays."""
+GivenPath = Annotated[Path, BeforeValidator(check_given)]
 
 
 class Settings(BaseSettings):
@@ -153,7 +112,7 @@ class Settings(BaseSettings):
     """What that notifier takes, for /info, so that clients register nothing in vain; webpush needs push_vapid_key."""
     push_vapid_key: Annotated[str, AfterValidator(check_vapid_key)] = ""
     """Its VAPID public key, under which browsers subscribe, for /info: `blindrelay-notifier keygen` prints it."""
-    url: Annotated[str, AfterValidator(_check_url)] = ""
+    url: Annotated[str, AfterValidator(check_relay_url)] = ""
     """The URL under which clients reach this relay, for the relay card, such as wss://relay.example/ws."""
     token: SecretStr | None = None
     """Admission tokens with blanks between them, one of which clients have to show. No flag: those can be read. With
@@ -165,7 +124,7 @@ class Settings(BaseSettings):
     """Who may connect: client ids, X25519 keys, addresses and networks, one a line. Read again on SIGHUP."""
     deny_file: GivenPath | None = None
     """Who may not, whatever else says so; the same form. Read again on SIGHUP."""
-    admission_url: Annotated[str, AfterValidator(_check_admission_url)] = ""
+    admission_url: Annotated[str, AfterValidator(check_admission_url)] = ""
     """A service of yours that is asked about each client: https, or http on this machine. Needs the extra `callout`."""
     admission_address: bool = False
     """Whether that service is told the address of the client as well."""
@@ -173,14 +132,14 @@ class Settings(BaseSettings):
     """Take no new clients, and tell this text to those who are refused and to those who stay."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, to standard error."""
-    trusted_proxies: Annotated[str, BeforeValidator(_join_list), AfterValidator(_check_trusted)] = DEFAULT_TRUSTED
+    trusted_proxies: Annotated[str, BeforeValidator(join_list), AfterValidator(check_trusted)] = DEFAULT_TRUSTED
     """Networks of the proxies whose X-Forwarded-For and PROXY headers are believed, with commas between them; `unix` is
     whoever comes through the Unix socket."""
     proxy_protocol: bool = False
     """Expect a PROXY header, version 1 or 2, at the beginning of each connection, and refuse those without."""
-    unix_socket: Annotated[GivenPath, AfterValidator(_check_socket_path)] | None = None
+    unix_socket: Annotated[GivenPath, AfterValidator(check_socket_path)] | None = None
     """Listen on a Unix socket at this path, and on no port."""
-    unix_socket_mode: Annotated[str, Field(pattern="^0?[0-7]{3}$"), AfterValidator(_check_mode)] = "0660"
+    unix_socket_mode: Annotated[str, Field(pattern="^0?[0-7]{3}$"), AfterValidator(check_mode)] = "0660"
     """The mode of the Unix socket, in octal: the proxy needs the right to write."""
     tls_cert: GivenPath | None = None
     """Certificate chain, PEM: speak TLS, for a relay without a proxy; it takes --tls-key as well."""
@@ -188,6 +147,28 @@ class Settings(BaseSettings):
     """The certificate's private key, PEM, which only the relay's user and group may read."""
     reuse_port: bool = False
     """Let another relay of the same user listen on the same port: a new one takes over while an old one ends."""
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    """Processes that are one relay and share its port, each with a core of its own; beyond 1 it takes the extra
+    `cluster`."""
+    nats: Annotated[tuple[str, ...], AfterValidator(check_nats_servers)] = ()
+    """NATS servers through which relays on several machines are one, nats:// or tls://, with commas between them. All
+    need the same keys and cluster_secret. Needs the extra `cluster`."""
+    nats_creds: GivenPath | None = None
+    """Credentials for NATS (a user JWT and its seed), in a file of mode 0600."""
+    nats_user: str = ""
+    """User name for NATS, in place of credentials; it takes nats_password."""
+    nats_password: SecretStr | None = None
+    """The password of that user. No flag: those can be read."""
+    nats_ca: GivenPath | None = None
+    """Certificates, PEM, one of which has to have signed those of the NATS servers; without it the system's."""
+    nats_cert: GivenPath | None = None
+    """Our own certificate for NATS servers that ask for one, PEM; it takes nats_key as well."""
+    nats_key: GivenPath | None = None
+    """The private key of that certificate, PEM, which only the relay's user and group may read."""
+    cluster_secret: SecretStr | None = None
+    """The secret that the relays of a cluster share, 64 hex digits. No flag: those can be read."""
+    cluster_secret_file: GivenPath | None = None
+    """The same in a file of mode 0600, as `python -m relay cluster-secret FILE` mints it."""
     drain: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds over which sessions are closed after SIGTERM, so that not all clients come back at once; 0: no wait."""
     log_pseudonyms: bool = False
@@ -236,6 +217,7 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key go together: set both or neither")
+        check_cluster(self)
         if "webpush" in self.push_kinds and not self.push_vapid_key:
             raise ValueError("push_kinds has webpush, so push_vapid_key is needed: browsers subscribe under it")
         if self.unix_socket is not None:

@@ -6,6 +6,7 @@ The relay and `python -m relay config check` both ask here: what the one refuses
 from relay.access import AccessError
 from relay.admission import Admission
 from relay.callout_http import check_installed
+from relay.cluster import check_cluster
 from relay.settings import BadSettings, Settings
 from relay.tls import BadCertificate, Certificate
 from relay.tokens import token_source
@@ -14,8 +15,8 @@ from relay.tokens import token_source
 def check_usable(settings: Settings) -> Admission:
     """Return who may use the relay, once all that the settings name was found to be of use.
 
-    Looked at are token file, lists, certificate and its key, the extra for the operator's service, and the open files
-    that the limits take. The relay's own keys are not: they may have to be minted, by a relay that can start.
+    Looked at are token file, lists, certificate and its key, the extras that they take, what a cluster needs, and the
+    open files that the limits take. The relay's own keys are not: they may have to be minted, by one that can start.
 
     Raises:
         BadSettings: tells all that is wrong, a line each.
@@ -36,6 +37,7 @@ def check_usable(settings: Settings) -> Admission:
             Certificate(settings.tls_cert, settings.tls_key)
         except BadCertificate as error:
             problems.append(str(error))
+    problems += check_cluster(settings)
     try:
         settings.limits.check_files()
     except ValueError as error:

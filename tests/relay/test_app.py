@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keys.files import ServerKeys
-from relay.app import Relay, say_what_is_on
+from relay.admission import Admission
 from relay.limits import Limits
 from relay.settings import Settings
-from tests.relay.harness import Lab
-from tests.wire.pair import SERVER
+from relay.voice import say_what_is_on, what_is_on
 
 Lines = list[Any]
 
@@ -23,10 +21,7 @@ def lines() -> Iterator[Lines]:
 
 
 def started(settings: Settings, admin_at: str = "", *, push: bool = False) -> None:
-    relay = Relay(settings, ServerKeys(SERVER))
-    relay._core = Lab(notifier=SERVER if push else None).core
-    relay.admin_at = admin_at
-    say_what_is_on(settings, relay)
+    say_what_is_on(what_is_on(settings, Admission(), push=push, admin_at=admin_at))
 
 
 def test_one_line_says_what_is_on(lines: Lines) -> None:

@@ -79,8 +79,17 @@ def flag(name: str) -> str:
 # --- Where they come from --------------------------------------------------------------------------------------------
 
 
+SECRETS = {"token", "nats_password", "cluster_secret"}
+CLUSTER = {"workers", "cluster_secret", "cluster_secret_file"} | {
+    f"nats{part}" for part in ("", "_creds", "_user", "_password", "_ca", "_cert", "_key")
+}
+
+
 def test_every_setting_is_tested_here() -> None:
-    assert {name for name, _, _ in GIVEN} | TOGETHER | SWITCHES | {"limits", "token"} == set(Settings.model_fields)
+    here = {name for name, _, _ in GIVEN} | TOGETHER | SWITCHES | {"limits", "token"}
+    # What makes a cluster is in test_cluster_settings.py.
+    assert here | CLUSTER == set(Settings.model_fields)
+    assert here.isdisjoint(CLUSTER)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), GIVEN)
@@ -427,7 +436,7 @@ def test_the_help_has_every_setting_and_limit_with_its_reason(capsys: pytest.Cap
     text = " ".join(capsys.readouterr().out.split())
     for name in Settings.model_fields:
         # A secret has no flag: arguments can be read by everybody on the machine.
-        assert (name == "limits" or re.search(rf"{flag(name)}[ ,]", text) is not None) == (name != "token")
+        assert (name == "limits" or re.search(rf"{flag(name)}[ ,]", text) is not None) == (name not in SECRETS)
     for field in fields(Limits):
         assert f"--limits.{field.name.replace('_', '-')} " in text
     assert "a mistake is forgiven, a habit is not" in text

@@ -173,9 +173,18 @@ def test_each_setting_and_limit(file: Path) -> None:
         "tls_key": "/run/key.pem",
         "unix_socket_mode": "0666",
         "reuse_port": True,
+        "workers": 3,
+        "nats": ["tls://one.example:4222", "tls://two.example"],
+        "nats_creds": "/run/nats.creds",
+        "nats_ca": "/run/ca.pem",
+        "nats_cert": "/run/nats.pem",
+        "nats_key": "/run/nats.key",
+        "cluster_secret_file": "/run/cluster",
     }
-    # A secret wants a closed file, and a Unix socket excludes others of these.
-    assert {*table, "config", "limits", "token", "unix_socket"} == set(Settings.model_fields)
+    # A secret wants a closed file, a Unix socket excludes others of these, and so do credentials a user's name.
+    assert {*table, "config", "limits", "token", "unix_socket", "cluster_secret", "nats_user", "nats_password"} == set(
+        Settings.model_fields
+    )
     defaults = Limits()
     # Half of each but for the few that stand in a relation.
     limits = {field.name: getattr(defaults, field.name) * 2 for field in fields(Limits)}

@@ -47,6 +47,7 @@ class RelayProcess:
         variables: further ones of its environment.
         files: how many it may open.
         warned: events of level warning and above that are part of the test.
+        program: what the interpreter runs.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RelayProcess:
         variables: Mapping[str, str] | None = None,
         files: int | None = None,
         warned: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "relay"),
     ) -> None:
         keys = directory / "relay.keys"
         if not keys.exists():
@@ -72,8 +74,7 @@ class RelayProcess:
         self._err = directory / f"stderr-{run}"
         command = [
             sys.executable,
-            "-m",
-            "relay",
+            *program,
             "--port",
             "0",
             "--drain",
