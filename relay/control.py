@@ -118,7 +118,7 @@ class Control:
                 refused += 1
         core.subscriptions += len(watching) - before
         kept = [x_pub for x_pub in asked if x_pub in watching]
-        new = [] if core.cluster is None else [x_pub for x_pub in kept if not core.presence.is_watched(x_pub)]
+        new = [] if core.cluster is None else [x_pub for x_pub in kept if core.cluster.presence.unknown(x_pub)]
         core.presence.watch(session, kept)
         if core.cluster is None or not new:
             self._tell_online(session, kept)

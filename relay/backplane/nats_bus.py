@@ -20,8 +20,10 @@ import structlog
 from nats.aio.client import Client
 from nats.protocol.command import pub_cmd, sub_cmd, unsub_cmd
 
+from keys.errors import KeyFileError
 from relay.backplane.bus import Answered, Outcome, Received
 from relay.backplane.options import ClusterError, ClusterOptions
+from relay.nats_credentials import read_credentials
 
 CONNECT_WITHIN: Final = 15.0
 """Seconds until a relay that starts gives up: a NATS cluster of the same machine may be starting too."""
@@ -139,6 +141,8 @@ class NatsBus:
                 f"no NATS server could be reached within {CONNECT_WITHIN:.0f} s ({self._error or 'no answer'}): "
                 "is one running, and are the addresses, the credentials and the TLS files right?"
             ) from None
+        except KeyFileError as error:
+            raise ClusterError(str(error)) from None
         except (OSError, ValueError, nats.errors.Error) as error:
             raise ClusterError(f"cannot connect to NATS: {self._text(error)}") from error
         self._up = True
@@ -151,7 +155,11 @@ class NatsBus:
         if context is not None:
             how["tls"] = context
         if options.credentials is not None:
-            how["user_credentials"] = str(options.credentials)
+            credentials = read_credentials(options.credentials)
+            how |= {
+                "user_jwt_cb": lambda: credentials.jwt,
+                "signature_cb": lambda nonce: credentials.sign(nonce.encode()),
+            }
         if options.user is not None:
             how |= {"user": options.user, "password": options.password or ""}
         try:
@@ -215,7 +223,7 @@ class NatsBus:
             try:
                 async with asyncio.timeout(CONNECT_WITHIN):
                     await self._connect()
-            except (OSError, ValueError, nats.errors.Error) as error:  # TimeoutError is an OSError
+            except (OSError, ValueError, KeyFileError, nats.errors.Error) as error:  # TimeoutError is an OSError
                 await self._failed(error)
             else:
                 self._found()

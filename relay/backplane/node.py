@@ -268,13 +268,15 @@ class Backplane:
         for peer in self.peers:
             peer.suspect(now)
 
-    def _gone(self, peer: Peer) -> None:
+    def _gone(self, peer: Peer, *, told: bool = False) -> None:
         if self._peers.pop(peer.number, None) is None:
             return
         self._dirty.pop(peer, None)
         self._owing.pop(peer, None)
         peer.gone()
-        if peer.known:
+        if told:
+            structlog.get_logger().info("cluster_node_left", node=self.label, nodes=len(self._peers) + 1)
+        elif peer.known:
             self.nodes_lost += 1
             structlog.get_logger().warning("cluster_node_gone", node=self.label, nodes=len(self._peers) + 1)
         self._forget(peer)
@@ -393,7 +395,9 @@ class Backplane:
             found[1]()
 
     def _left(self, peer: Peer, _body: bytes) -> None:
-        self._gone(peer)
+        # It waits for this before it hangs up.
+        peer.flush(self.clock())
+        self._gone(peer, told=True)
 
     _take: Final[dict[int, Callable[["Backplane", Peer, bytes], None]]] = {
         Kind.CLAIM: lambda node, peer, body: node.claims.claimed(peer, body),

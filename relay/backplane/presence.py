@@ -23,10 +23,11 @@ ANSWER_WITHIN: Final = 1.0
 class _Question:
     """Nodes that were asked, and whom to tell when all have answered."""
 
-    __slots__ = ("asked", "done")
+    __slots__ = ("asked", "done", "x_pubs")
 
-    def __init__(self, asked: set[Peer], done: Callable[[], None]) -> None:
+    def __init__(self, asked: set[Peer], x_pubs: list[bytes], done: Callable[[], None]) -> None:
         self.asked = asked
+        self.x_pubs = x_pubs
         self.done = done
 
 
@@ -37,6 +38,7 @@ class RemotePresence:
         self._node = node
         self._where: dict[bytes, Peer] = {}
         self._questions: dict[int, _Question] = {}
+        self._asking: dict[bytes, int] = {}
         self._number = 0
 
     def __len__(self) -> int:
@@ -45,6 +47,10 @@ class RemotePresence:
     def online(self, x_pub: bytes) -> bool:
         """Whether a watched key is online at another node."""
         return x_pub in self._where
+
+    def unknown(self, x_pub: bytes) -> bool:
+        """Whether the other nodes must be asked for a key: nobody watches it here, or that is not answered yet."""
+        return x_pub in self._asking or not self._node.core.presence.is_watched(x_pub)
 
     # --- Said by us --------------------------------------------------------------------------------------------------
 
@@ -57,14 +63,14 @@ class RemotePresence:
         """Ask all nodes for keys that were not watched here before; `done` is called once they have answered."""
         node = self._node
         asked = {peer for peer in node.peers if peer.up} if node.bus.connected else set()
-        for x_pub in x_pubs:
-            self._where.pop(x_pub, None)
         if not asked:
             done()
             return
         self._number = self._number + 1 & 0xFFFFFFFF
         number = self._number
-        self._questions[number] = _Question(set(asked), done)
+        self._questions[number] = _Question(set(asked), x_pubs, done)
+        for x_pub in x_pubs:
+            self._asking[x_pub] = self._asking.get(x_pub, 0) + 1
         for peer in asked:
             self._who(peer, number, x_pubs)
         node.later(ANSWER_WITHIN, self._overdue, number)
@@ -74,9 +80,17 @@ class RemotePresence:
         peer.put(Kind.WHO, number.to_bytes(4, "big") + b"".join(x_pubs))
 
     def _overdue(self, number: int) -> None:
-        question = self._questions.pop(number, None)
+        question = self._questions.get(number)
         if question is not None:
-            question.done()
+            self._done(number, question)
+
+    def _done(self, number: int, question: _Question) -> None:
+        del self._questions[number]
+        for x_pub in question.x_pubs:
+            self._asking[x_pub] -= 1
+            if not self._asking[x_pub]:
+                del self._asking[x_pub]
+        question.done()
 
     def ask_all(self, peer: Peer) -> Iterator[None]:
         """Ask a node that is new to us for all keys that are watched here, in slices."""
@@ -99,6 +113,8 @@ class RemotePresence:
         if not core.presence.is_watched(x_pub):
             return
         self._where[x_pub] = peer
+        if x_pub in self._asking:
+            return  # whoever asked is told in a moment, and nobody else watches it
         # One that was elsewhere was replaced: its watchers are told both.
         change = Change.ONLINE if before is None else Change.ONLINE | Change.OFFLINE
         core.presence_changed(x_pub, change)
@@ -107,7 +123,8 @@ class RemotePresence:
         """Somebody left another node."""
         if self._where.get(body) is peer:
             del self._where[body]
-            self._node.core.presence_changed(body, Change.OFFLINE)
+            if body not in self._asking:
+                self._node.core.presence_changed(body, Change.OFFLINE)
 
     def asked(self, peer: Peer, body: bytes) -> None:
         """Another node asks which of these keys are here."""
@@ -134,8 +151,7 @@ class RemotePresence:
 
     def _complete(self, number: int, question: _Question) -> None:
         if not question.asked:
-            del self._questions[number]
-            question.done()
+            self._done(number, question)
 
     # --- Nodes come and go -------------------------------------------------------------------------------------------
 
