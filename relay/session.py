@@ -154,7 +154,8 @@ class Session(MeteredSocket):
             if target != known_target:
                 found = sessions.get(target)
                 if found is None:
-                    self._unrouted(target, packet)
+                    if self._unrouted(target, packet):
+                        continue
                     break
                 known_target, recipient = target, found
                 reset_out, update_out = recipient.mask.methods
@@ -173,14 +174,18 @@ class Session(MeteredSocket):
                 self.core.turns.touch(recipient)
         return position, count
 
-    def _unrouted(self, target: bytes, packet: bytes) -> None:
-        """Take a frame that is for no session: for the server, or for nobody who is here."""
+    def _unrouted(self, target: bytes, packet: bytes) -> bool:
+        """Take a frame that is for no session: for the server, or for nobody who is here.
+
+        Returns whether the run can go on: the frame went to another node, which costs as little as a session here.
+        """
         if target == SERVER_ID:
             self.core.turns.heavy(self, self.core.control.command_received, target + packet)
         elif self.core.cluster is not None:
-            self.core.cluster.unrouted(self, target, packet)
+            return self.core.cluster.unrouted(self, target, packet)
         else:
             self.refuse(target, packet[:NONCE_SIZE], Refusal.OFFLINE)
+        return False
 
     def deliver(self, packet: bytes, sender_id: bytes, sender: "Correspondent | None") -> None:
         """Take a packet that came by another node, or had to wait; whoever sent it is told if there is no room."""

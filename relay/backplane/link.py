@@ -43,6 +43,8 @@ HELLO_AGAIN: Final = 0.4
 
 RECORD: Final = Struct(">BI")
 """Before each record: its kind, and the bytes that follow."""
+FRAME: Final = 1
+"""The kind of record that most are."""
 _MAX_RECORD: Final = MAX_FRAME + 4096
 _STREAM: Final = 8
 _HELLO: Final = Struct(f">{LINK_NONCE}s{LINK_NONCE}s{_STREAM}s{_STREAM}sQB16s")
@@ -73,8 +75,14 @@ class Owner(Protocol):
     def owes(self, peer: "Peer") -> None:
         """Let a link be flushed within some milliseconds: it has something to acknowledge."""
 
+    def frames(self, peer: "Peer", data: bytes, position: int) -> tuple[int, int]:
+        """Take the whole records of clients' frames that stand one after another from `position` on, one at least.
+
+        Returns where they end, and how many they were.
+        """
+
     def record(self, peer: "Peer", kind: int, body: bytes) -> None:
-        """Take a record."""
+        """Take any other record."""
 
     def established(self, peer: "Peer", *, fresh: bool, empty: bool, silent: float) -> None:
         """A link is up. `fresh`: the other knows nothing of before; `empty`: and has no sessions.
@@ -181,6 +189,15 @@ class Peer:
         sent = False
         chunk = self._owner.chunk
         waiting = self._waiting
+        if waiting and self._waiting_bytes <= chunk and self._waiting_bytes + self._sent_bytes <= WINDOW:
+            # Nearly always: all of it, in one message.
+            self._sent += waiting
+            self._sent_bytes += self._waiting_bytes
+            data = b"".join([record for record, _ in waiting])
+            waiting.clear()
+            self._waiting_bytes = 0
+            self._message(data, now)
+            return
         while waiting and self._sent_bytes < WINDOW:
             records = []
             size = 0
@@ -284,6 +301,11 @@ class Peer:
                 if start + size > end:
                     break
                 position = start + size
+                if kind == FRAME and not self._skip:
+                    # Many of them stand one after another, and each is to cost little.
+                    position, count = owner.frames(self, data, position - size - RECORD.size)
+                    self._have += count
+                    continue
                 if self._skip:
                     # It came by the link before, whose acknowledgement did not arrive.
                     self._skip -= 1
@@ -307,10 +329,14 @@ class Peer:
             return False
         if number:
             sent = self._sent
-            freed = 0
-            for _ in range(number):
-                freed += len(sent.popleft()[0]) + _ENTRY
-            self._sent_bytes -= freed
+            if number == len(sent):
+                sent.clear()
+                self._sent_bytes = 0
+            else:
+                freed = 0
+                for _ in range(number):
+                    freed += len(sent.popleft()[0]) + _ENTRY
+                self._sent_bytes -= freed
             self._base = count
             if self._waiting:
                 self._owner.dirty(self)

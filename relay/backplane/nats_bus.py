@@ -76,10 +76,10 @@ class _Client(Client):
         except Exception as error:  # noqa: BLE001 - it would end nats-py's reading for good, without a word
             self._loop.call_exception_handler({"message": "an error while a message was taken", "exception": error})
 
-    def put(self, command: bytes) -> None:
+    def put(self, *parts: bytes) -> None:
         """Send a command with the next write, in the order of calls."""
-        self._pending.append(command)
-        self._pending_data_size += len(command)
+        self._pending += parts
+        self._pending_data_size += sum(map(len, parts))
         queue = self._flush_queue
         if queue is not None and self.is_connected and queue.empty():
             queue.put_nowait(self._loop.create_future())
@@ -260,7 +260,8 @@ class NatsBus:
 
     def publish(self, subject: str, data: bytes) -> None:
         if self._client is not None and self.connected:
-            self._client.put(pub_cmd(subject, "", data))
+            # In parts: put together, a large message would be copied once more.
+            self._client.put(f"PUB {subject} {len(data)}\r\n".encode(), data, b"\r\n")
 
     def request(self, subject: str, data: bytes, timeout: float, answered: Answered) -> None:
         if self._client is None or not self.connected:

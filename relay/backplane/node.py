@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from keys.errors import OpenError
-from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Bus, Outcome
 from relay.backplane.claims import Claims
 from relay.backplane.link import CHUNK, GONE_AFTER, Peer
@@ -18,7 +17,6 @@ from relay.backplane.records import Kind
 from relay.backplane.router import Router
 from relay.backplane.seals import ANNOUNCE, DATA, HELLO, NUMBER_SIZE, Seals
 from relay.backplane.shares import Shares
-from relay.reasons import Refusal
 
 if TYPE_CHECKING:
     from relay.core import Core
@@ -375,8 +373,12 @@ class Backplane:
             self._linked()
         peer.gone()
 
+    def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
+        """Take clients' frames."""
+        return self.parcels.frames(peer, data, position)
+
     def record(self, peer: Peer, kind: int, body: bytes) -> None:
-        """Take a record."""
+        """Take any other record."""
         if kind <= Kind.RECOVERED:
             self.parcels.take(peer, kind, body)
             return
@@ -419,13 +421,10 @@ class Backplane:
 
     # --- What this relay tells ---------------------------------------------------------------------------------------
 
-    def unrouted(self, sender: "Session", target: bytes, packet: bytes) -> None:
-        """Take a client's packet for an id that is not here."""
-        if self.bus.connected:
-            self.router.frame(sender, target, packet)
-        else:
-            sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_LOST)
-            self.router.remember_refused(sender.id, target)
+    def unrouted(self, sender: "Session", target: bytes, packet: bytes) -> bool:
+        """Take a client's packet for an id that is not here; tell whether that was cheap."""
+        # What the router knows of where ids are ends with the connection.
+        return self.router.frame(sender, target, packet)
 
     def admitted(self, session: "Session") -> None:
         """A session of this node has its id."""

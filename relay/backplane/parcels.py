@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Final
 
 from keys.identity import ID_SIZE
 from keys.primitives import KEY_SIZE, NONCE_SIZE
-from relay.backplane.link import RECORD, Peer
-from relay.backplane.records import PARCEL, Kind, Parcel, encode_refused, parse_parcel, parse_refused
+from relay.backplane.link import FRAME, RECORD, Peer
+from relay.backplane.records import FRAME_HEAD, PARCEL, Kind, Parcel, encode_refused, parse_parcel, parse_refused
 from relay.reasons import Refusal
+from relay.websocket import Phase
 from wire import commands as c
 from wire.errors import WireError
 
@@ -74,18 +75,41 @@ class Parcels:
 
     # --- Arriving ----------------------------------------------------------------------------------------------------
 
+    def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
+        """Deliver the frames that stand one after another in `data`; as `Session.run_received`, the hot path."""
+        end = len(data) - FRAME_HEAD.size - NONCE_SIZE
+        sessions = self._node.core.sessions
+        known_target = known_sender = b""
+        session: Session | None = None
+        count = 0
+        while position <= end and data[position] == FRAME:
+            _, size, _, target, sender_id = FRAME_HEAD.unpack_from(data, position)
+            stop = position + RECORD.size + size
+            if stop > len(data) or size < PARCEL.size + NONCE_SIZE:
+                break
+            # Asked for each: delivering one frame can end a session.
+            if target != known_target or session is None or session.phase is not Phase.OPEN:
+                session, known_target = sessions.get(target), target
+            if session is None:
+                body = data[position + RECORD.size : stop]
+                peer.put(Kind.BOUNCED, bytes((FRAME,)) + body)
+            else:
+                if sender_id != known_sender:
+                    sender, known_sender = self._sender(peer, sender_id), sender_id
+                session.deliver(data[position + FRAME_HEAD.size : stop], sender_id, sender)
+            position = stop
+            count += 1
+        if not count:
+            # Too short for a frame: no node makes such a one.
+            self._node.count("malformed")
+            return position + RECORD.size + RECORD.unpack_from(data, position)[1], 1
+        self._node.frames_in += count
+        return position, count
+
     def take(self, peer: Peer, kind: int, body: bytes) -> None:
         """Take a parcel, or what became of one of ours."""
         node = self._node
-        if kind == Kind.FRAME and len(body) > PARCEL.size + NONCE_SIZE:
-            _, target, sender_id = PARCEL.unpack_from(body)
-            session = node.core.sessions.get(target)
-            if session is None:
-                peer.put(Kind.BOUNCED, bytes((kind,)) + body)
-            else:
-                node.frames_in += 1
-                session.deliver(body[PARCEL.size :], sender_id, self._sender(peer, sender_id))
-        elif kind == Kind.REFUSED:
+        if kind == Kind.REFUSED:
             self._refused(body)
         elif kind == Kind.RECOVERED and len(body) == ID_SIZE + KEY_SIZE:
             session = node.core.sessions.get(body[:ID_SIZE])

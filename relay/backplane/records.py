@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from keys.identity import ID_SIZE
 from keys.primitives import KEY_SIZE, NONCE_SIZE
-from relay.backplane.link import RECORD
+from relay.backplane.link import FRAME, RECORD
 
 PARCEL: Final = Struct(f">B{ID_SIZE}s{ID_SIZE}s")
 FRAME_HEAD: Final = Struct(f">BIB{ID_SIZE}s{ID_SIZE}s")
@@ -22,7 +22,7 @@ FRAME_HEAD: Final = Struct(f">BIB{ID_SIZE}s{ID_SIZE}s")
 class Kind(IntEnum):
     """The first byte of a record. A node ignores, and counts, what it does not know."""
 
-    FRAME = 1  # parcel: a client's packet
+    FRAME = FRAME  # parcel: a client's packet
     INTRODUCE = 2  # parcel: x_pub(32) ed_pub(32) nickname
     WAKE = 3  # parcel for the one to be woken, to be passed to the notifier unless they are awake: [type(1)]
     TO_NOTIFIER = 4  # parcel for the notifier: command(1) body

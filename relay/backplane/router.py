@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Outcome
-from relay.backplane.link import Peer
+from relay.backplane.link import FRAME, Peer
 from relay.backplane.lookup import Found, Standing, ask
 from relay.backplane.records import FRAME_HEAD, PARCEL, Kind, Parcel
 from relay.hub import Change
@@ -82,18 +82,19 @@ class Router:
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
-    def frame(self, sender: "Session", target: bytes, packet: bytes) -> None:
-        """Send a client's packet to an id that is not here."""
+    def frame(self, sender: "Session", target: bytes, packet: bytes) -> bool:
+        """Send a client's packet to an id that is not here; tell whether it is on its way."""
         peer = self._recent.get(target) or self._known(target)
         if peer is None:
-            self.send(Parcel(Kind.FRAME, 0, target, sender.id, packet, sender))
-            return
-        record = FRAME_HEAD.pack(Kind.FRAME, PARCEL.size + len(packet), 0, target, sender.id) + packet
+            self.send(Parcel(FRAME, 0, target, sender.id, packet, sender))
+            return False
+        record = FRAME_HEAD.pack(FRAME, PARCEL.size + len(packet), 0, target, sender.id) + packet
         if peer.put_frame(record, sender):
             self._node.frames_out += 1
-        else:
-            sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
-            self.remember_refused(sender.id, target)
+            return True
+        sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
+        self.remember_refused(sender.id, target)
+        return False
 
     def _known(self, target: bytes) -> Peer | None:
         # Only whoever is connected is worth a place in the half that stays.

@@ -17,7 +17,7 @@ from base64 import b32encode
 from typing import Final
 
 from keys.errors import OpenError
-from keys.primitives import NONCE_SIZE, Digest, aead_open, aead_seal, derive_key, keyed_digest
+from keys.primitives import NONCE_SIZE, AeadStream, Digest, aead_open, aead_seal, derive_key, keyed_digest
 from wire.frames import Random
 
 NUMBER_SIZE: Final = 8
@@ -54,14 +54,15 @@ class LinkKeys:
         theirs: those of the other node.
     """
 
-    __slots__ = ("id", "mine", "open_key", "seal_key", "theirs")
+    __slots__ = ("id", "mine", "opener", "sealer", "theirs")
 
     def __init__(self, secret: bytes, ours: tuple[bytes, bytes], theirs: tuple[bytes, bytes]) -> None:
         self.mine, self.theirs = ours[1], theirs[1]
         # All parts have fixed sizes, so their concatenation is unambiguous.
-        self.seal_key = derive_key(_LINK, secret + ours[0] + theirs[0] + ours[1] + theirs[1])
-        self.open_key = derive_key(_LINK, secret + theirs[0] + ours[0] + theirs[1] + ours[1])
-        both = b"".join(sorted((keyed_digest(self.seal_key, b"id"), keyed_digest(self.open_key, b"id"))))
+        seal_key = derive_key(_LINK, secret + ours[0] + theirs[0] + ours[1] + theirs[1])
+        open_key = derive_key(_LINK, secret + theirs[0] + ours[0] + theirs[1] + ours[1])
+        self.sealer, self.opener = AeadStream(seal_key), AeadStream(open_key)
+        both = b"".join(sorted((keyed_digest(seal_key, b"id"), keyed_digest(open_key, b"id"))))
         digest = Digest()
         digest.update(both)
         self.id = digest.digest()[:LINK_ID]
@@ -134,10 +135,8 @@ class Seals:
 
     def seal_data(self, keys: LinkKeys, sequence: int, plaintext: bytes, to: bytes, subject: str) -> bytes:
         """Return sealed data; a sequence number never serves twice on one link."""
-        count = sequence.to_bytes(8, "big")
-        head = bytes((DATA,)) + self.number + keys.id + count
-        nonce = count.rjust(NONCE_SIZE, b"\0")
-        return head + aead_seal(keys.seal_key, nonce, plaintext, _bound(head, to, subject, b""))
+        head = bytes((DATA,)) + self.number + keys.id + sequence.to_bytes(8, "big")
+        return head + keys.sealer.seal(sequence, plaintext, _bound(head, to, subject, b""))
 
     def open_data(self, keys: LinkKeys, data: bytes) -> bytes:
         """Return what :func:`seal_data` of the other node sealed for us.
@@ -146,8 +145,8 @@ class Seals:
             OpenError: for any reason.
         """
         head = data[:DATA_HEAD]
-        nonce = head[-8:].rjust(NONCE_SIZE, b"\0")
-        return aead_open(keys.open_key, nonce, data[DATA_HEAD:], _bound(head, self.number, self.own_subject, b""))
+        sequence = int.from_bytes(head[-8:], "big")
+        return keys.opener.open(sequence, data[DATA_HEAD:], _bound(head, self.number, self.own_subject, b""))
 
 
 def _bound(head: bytes, to: bytes, subject: str, context: bytes) -> bytes:
