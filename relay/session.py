@@ -182,7 +182,7 @@ class Session(MeteredSocket):
         if target == SERVER_ID:
             self.core.turns.heavy(self, self.core.control.command_received, target + packet)
         elif self.core.cluster is not None:
-            return self.core.cluster.unrouted(self, target, packet)
+            return self.core.cluster.router.frame(self, target, packet)
         else:
             self.refuse(target, packet[:NONCE_SIZE], Refusal.OFFLINE)
         return False
@@ -192,17 +192,20 @@ class Session(MeteredSocket):
         reset_out, update_out = self.mask.methods
         reset_out(COUNTER_0 + packet[:12])
         frame = frame_head(ID_SIZE + len(packet)) + update_out(sender_id) + packet
-        if self.outbox.put(frame, sender):
-            if not self.dirty:
-                self.core.turns.touch(self)
-            return
+        if not self.outbox.put(frame, sender):
+            self.deliver_crowded(frame, packet[:NONCE_SIZE], sender)
+        elif not self.dirty:
+            self.core.turns.touch(self)
+
+    def deliver_crowded(self, frame: bytes, nonce: bytes, sender: "Correspondent | None") -> None:
+        """Take a frame from elsewhere for which there is no room yet, or tell its sender."""
         refusal = self.put_crowded(frame, sender)
         if refusal is None:
             return
         if sender is None:
             self.core.counters.refusals[refusal] += 1
         else:
-            sender.refuse(self.id, packet[:NONCE_SIZE], refusal)
+            sender.refuse(self.id, nonce, refusal)
 
     def message_received(self, message: bytes) -> None:
         """Take what no run took: the first message, one that is too short for a frame, one that came in fragments."""

@@ -65,6 +65,8 @@ class Owner(Protocol):
     """What all nodes of a cluster agree on (16 bytes)."""
     chunk: int
     clock: Callable[[], float]
+    records_out: int
+    records_in: int
 
     def send(self, subject: str, data: bytes) -> bool:
         """Publish; False if nothing can leave now."""
@@ -191,6 +193,7 @@ class Peer:
         waiting = self._waiting
         if waiting and self._waiting_bytes <= chunk and self._waiting_bytes + self._sent_bytes <= WINDOW:
             # Nearly always: all of it, in one message.
+            self._owner.records_out += len(waiting)
             self._sent += waiting
             self._sent_bytes += self._waiting_bytes
             data = b"".join([record for record, _ in waiting])
@@ -209,6 +212,7 @@ class Peer:
                 self._waiting_bytes -= cost
                 size += len(entry[0])
                 records.append(entry[0])
+            self._owner.records_out += len(records)
             data = records[0] if len(records) == 1 else b"".join(records)
             for start in range(0, size, chunk):
                 self._message(data[start : start + chunk] if size > chunk else data, now)
@@ -305,12 +309,14 @@ class Peer:
                     # Many of them stand one after another, and each is to cost little.
                     position, count = owner.frames(self, data, position - size - RECORD.size)
                     self._have += count
+                    owner.records_in += count
                     continue
                 if self._skip:
                     # It came by the link before, whose acknowledgement did not arrive.
                     self._skip -= 1
                     continue
                 self._have += 1
+                owner.records_in += 1
                 owner.record(self, kind, data[start:position])
                 if not self.alive or self._keys is not keys:
                     return

@@ -64,7 +64,7 @@ class Backplane:
         self.digest = self.seals.relay_digest(public.x_pub + public.ed_pub + (core.notifier_id or b""))
         self.chunk = CHUNK
         self.refused = dict.fromkeys(REFUSED, 0)
-        self.frames_out = self.frames_in = 0
+        self.records_out = self.records_in = 0
         self.messages_out = self.messages_in = 0
         self.bytes_out = self.bytes_in = 0
         self.nodes_lost = 0
@@ -420,11 +420,6 @@ class Backplane:
     }
 
     # --- What this relay tells ---------------------------------------------------------------------------------------
-
-    def unrouted(self, sender: "Session", target: bytes, packet: bytes) -> bool:
-        """Take a client's packet for an id that is not here; tell whether that was cheap."""
-        # What the router knows of where ids are ends with the connection.
-        return self.router.frame(sender, target, packet)
 
     def admitted(self, session: "Session") -> None:
         """A session of this node has its id."""

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Final
 
 from keys.identity import ID_SIZE
-from keys.primitives import KEY_SIZE, NONCE_SIZE
+from keys.primitives import COUNTER_0, KEY_SIZE, NONCE_SIZE
 from relay.backplane.link import FRAME, RECORD, Peer
 from relay.backplane.records import FRAME_HEAD, PARCEL, Kind, Parcel, encode_refused, parse_parcel, parse_refused
+from relay.outbox import frame_head
 from relay.reasons import Refusal
 from relay.websocket import Phase
 from wire import commands as c
@@ -79,7 +80,9 @@ class Parcels:
         """Deliver the frames that stand one after another in `data`; as `Session.run_received`, the hot path."""
         end = len(data) - FRAME_HEAD.size - NONCE_SIZE
         sessions = self._node.core.sessions
-        known_target = known_sender = b""
+        touch = self._node.core.turns.touch
+        known_target = known_sender = head = b""
+        known_size = -1
         session: Session | None = None
         count = 0
         while position <= end and data[position] == FRAME:
@@ -90,20 +93,30 @@ class Parcels:
             # Asked for each: delivering one frame can end a session.
             if target != known_target or session is None or session.phase is not Phase.OPEN:
                 session, known_target = sessions.get(target), target
+                if session is not None:
+                    reset_out, update_out = session.mask.methods
+                    outbox = session.outbox
             if session is None:
                 body = data[position + RECORD.size : stop]
                 peer.put(Kind.BOUNCED, bytes((FRAME,)) + body)
             else:
                 if sender_id != known_sender:
                     sender, known_sender = self._sender(peer, sender_id), sender_id
-                session.deliver(data[position + FRAME_HEAD.size : stop], sender_id, sender)
+                if size != known_size:
+                    known_size, head = size, frame_head(size - PARCEL.size + ID_SIZE)
+                packet = data[position + FRAME_HEAD.size : stop]
+                reset_out(COUNTER_0 + packet[:12])
+                frame = head + update_out(sender_id) + packet
+                if not outbox.put(frame, sender):
+                    session.deliver_crowded(frame, packet[:NONCE_SIZE], sender)
+                elif not session.dirty:
+                    touch(session)
             position = stop
             count += 1
         if not count:
             # Too short for a frame: no node makes such a one.
             self._node.count("malformed")
             return position + RECORD.size + RECORD.unpack_from(data, position)[1], 1
-        self._node.frames_in += count
         return position, count
 
     def take(self, peer: Peer, kind: int, body: bytes) -> None:

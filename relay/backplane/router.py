@@ -17,7 +17,7 @@ from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Outcome
 from relay.backplane.link import FRAME, Peer
 from relay.backplane.lookup import Found, Standing, ask
-from relay.backplane.records import FRAME_HEAD, PARCEL, Kind, Parcel
+from relay.backplane.records import FRAME_HEAD, PARCEL, Parcel
 from relay.hub import Change
 from relay.reasons import Refusal
 
@@ -82,6 +82,8 @@ class Router:
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
+    # What is known of where ids are ends with the connection to the bus: without it everything is refused at once.
+
     def frame(self, sender: "Session", target: bytes, packet: bytes) -> bool:
         """Send a client's packet to an id that is not here; tell whether it is on its way."""
         peer = self._recent.get(target) or self._known(target)
@@ -90,7 +92,6 @@ class Router:
             return False
         record = FRAME_HEAD.pack(FRAME, PARCEL.size + len(packet), 0, target, sender.id) + packet
         if peer.put_frame(record, sender):
-            self._node.frames_out += 1
             return True
         sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
         self.remember_refused(sender.id, target)
@@ -139,8 +140,6 @@ class Router:
         # What is not told if it fails takes no room that is not bounded either.
         if not peer.put_frame(parcel.encode(), parcel):
             self._node.parcels.failed(parcel, Refusal.NODE_FULL)
-        elif parcel.kind == Kind.FRAME:
-            self._node.frames_out += 1
 
     def _open(self, target: bytes) -> Waiting:
         waiting = self._waiting[target] = Waiting(self._node.clock() + PATIENCE)

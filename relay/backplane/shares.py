@@ -2,9 +2,9 @@
 
 Nothing is asked before a decision: each node decides by its own memory, into which it writes what the others tell.
 
-**Rates.** A node tells what it let an address spend once that is a `SHARE` of the burst, divided by the nodes. So what is
-not told yet is less than `SHARE` of one burst in the whole cluster, however many nodes an address comes to. What was let
-through beyond that while the word was on its way becomes a debt, and is paid back before anything else.
+**Rates.** A node tells what it let an address spend once that is a `SHARE` of the burst, divided by the nodes. So what
+is not told yet is less than `SHARE` of one burst in the whole cluster, however many nodes an address comes to. What was
+let through beyond that while the word was on its way becomes a debt, and is paid back before anything else.
 
 **Connections** of an address are told in the same way, and those of a node that is gone are forgotten.
 

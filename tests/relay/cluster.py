@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from relay.backplane.bus import Answered, Outcome, Received
 from relay.backplane.node import Backplane
 from relay.backplane.options import ClusterOptions
-from relay.limits import Limits
 from tests.relay.harness import Lab, Peer, identity
 from tests.relay.loop import Loop
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keys.identity import Identity
+    from relay.limits import Limits
 
 SECRET: Final = b"\x77" * 32
 OPTIONS: Final = ClusterOptions(("nats://127.0.0.1:4222",), SECRET)
