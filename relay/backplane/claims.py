@@ -116,8 +116,7 @@ class Claims:
 
     def claim(self, session: "Session") -> None:
         """Find out whether a newcomer may have its id; `Entry.cluster_decided` is called, not from within this."""
-        self._serial += 1
-        claim = Claim(session, self._serial, self._node.clock() + PATIENCE)
+        claim = Claim(session, self._next(), self._node.clock() + PATIENCE)
         self._claims[session.id] = claim
         self._hold(session)
         self._node.router.claiming(session.id)
@@ -209,11 +208,14 @@ class Claims:
 
     # --- Ids of this node --------------------------------------------------------------------------------------------
 
+    def _next(self) -> int:
+        self._serial = self._serial + 1 & 0xFFFFFFFF
+        return self._serial
+
     def _hold(self, session: "Session") -> None:
         held = self._held.get(session.id)
-        self._serial += 1
         subject = self._node.seals.id_subject(session.id) if held is None else held.subject
-        self._held[session.id] = Held(session, subject, self._serial & 0xFFFFFFFF)
+        self._held[session.id] = Held(session, subject, self._next())
         if held is None:
             self._node.bus.subscribe(subject, self._question)
             self._node.subjects[subject] = session.id

@@ -169,7 +169,7 @@ class Peer:
     def put_frame(self, record: bytes, origin: object) -> bool:
         """Queue a record that is a client's frame, if there is room."""
         size = len(record) + _ENTRY
-        if self._waiting_bytes + self._sent_bytes + size > self.bound:
+        if self._waiting_bytes + self._sent_bytes + size > self.bound or not self.alive:
             return False
         if not self._waiting:
             self._owner.dirty(self)
@@ -178,7 +178,9 @@ class Peer:
         return True
 
     def put(self, kind: int, body: bytes) -> None:
-        """Queue a record of the nodes' own: each is bounded by what caused it."""
+        """Queue a record of the nodes' own: each is bounded by what caused it. For a node that is gone it is dropped."""
+        if not self.alive:
+            return
         if not self._waiting:
             self._owner.dirty(self)
         self._waiting.append((RECORD.pack(kind, len(body)) + body, None))
@@ -385,7 +387,9 @@ class Peer:
         if keys is not None and theirs == keys.theirs and echo == keys.mine:
             return  # the last word of those that made this link
         if echo != self._offer:
-            self.hello(now, theirs)
+            # With a link that works only who has none is answered: an answer to a repeated hello ends here.
+            if not self.up or echo == _UNKNOWN:
+                self.hello(now, theirs)
             return
         mine, self._offer = self._offer, owner.random(LINK_NONCE)
         self._establish(owner.seals.link(mine, self.number, theirs), now)

@@ -58,10 +58,11 @@ class _Subscription:
 class _Client(Client):
     """nats-py without queues and tasks between its parser and us."""
 
-    def __init__(self, answered: Callable[[str, bytes, bytes | None], None], answers: str) -> None:
+    def __init__(self, answered: Callable[[str, bytes, bytes | None], None], answers: str, answers_of_all: str) -> None:
         super().__init__()
         self._answered = answered
         self._answers = answers.encode()
+        self._answers_of_all = answers_of_all.encode()
         self._loop = asyncio.get_running_loop()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
@@ -72,7 +73,9 @@ class _Client(Client):
             if subject.startswith(self._answers):
                 self._answered(subject.decode(), data, headers)
             else:
-                found.received(data, reply.decode(), found.subject)
+                # Whoever can publish here chooses the subject of the answer: none but one for answers is used.
+                answer_to = reply.decode() if reply.startswith(self._answers_of_all) else ""
+                found.received(data, answer_to, found.subject)
         except Exception as error:  # noqa: BLE001 - it would end nats-py's reading for good, without a word
             self._loop.call_exception_handler({"message": "an error while a message was taken", "exception": error})
 
@@ -149,7 +152,7 @@ class NatsBus:
 
     async def _connect(self) -> None:
         options = self._options
-        client = _Client(self._answer_came, self._answers)
+        client = _Client(self._answer_came, self._answers, f"{options.prefix}.answer.")
         how: dict[str, Any] = {}
         context = _tls(options)
         if context is not None:

@@ -32,6 +32,7 @@ ACK_WITHIN: Final = 0.02
 MARGIN: Final = 10.0
 """Seconds by which a session may be older than a silence between two nodes, and yet be unknown to the other."""
 MOST_NODES: Final = 512
+LEAST_PAYLOAD: Final = 16 * 1024
 _QUIET: Final = 0.25
 _JOIN: Final = 3.0
 _FAREWELL: Final = 1.0
@@ -104,6 +105,12 @@ class Backplane:
             if not alone.done():
                 alone.set_result(outcome is Outcome.NO_RESPONDERS)
 
+        if self.bus.max_payload < LEAST_PAYLOAD:
+            await self.bus.close()
+            raise ClusterError(
+                f"NATS takes no more than {self.bus.max_payload} bytes in a message; relays need {LEAST_PAYLOAD} at least, "
+                "better 1 MiB: raise max_payload in nats.conf"
+            )
         self.begin()
         self.bus.request(self.seals.all_subject, self._announcement(), _JOIN / 2, answered)
         if not await alone:
