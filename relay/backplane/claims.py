@@ -40,6 +40,8 @@ AGAIN: Final = 0.05
 """Seconds until a claim that met another is tried again."""
 CHECK_AFTER: Final = 1.0
 """Seconds after which a new session is looked for elsewhere."""
+CHECKS: Final = 5
+"""How often it is looked for while there is no answer."""
 SAME_TIME: Final = 3.0
 """Seconds within which two sessions began at the same time."""
 PATIENCE: Final = 10.0
@@ -231,7 +233,7 @@ class Claims:
         """A session has its id."""
         self._hold(session)
         self._held[session.id].admitted = self._node.clock()
-        self._node.later(CHECK_AFTER, self._check, session)
+        self._node.later(CHECK_AFTER, self._check, session, CHECKS)
 
     def left(self, session: "Session") -> None:
         """A session ended."""
@@ -278,7 +280,7 @@ class Claims:
 
     # --- Two sessions ------------------------------------------------------------------------------------------------
 
-    def _check(self, session: "Session") -> None:
+    def _check(self, session: "Session", times: int) -> None:
         held = self._held.get(session.id)
         if held is None or held.session is not session or held.admitted is None:
             return
@@ -286,6 +288,9 @@ class Claims:
         def answered(found: Found) -> None:
             if found.outcome is Outcome.ANSWER and found.standing is Standing.HOLDING:
                 self._two(self._node.peer(found.node), session.id, found.serial, found.age)
+            if found.outcome in (Outcome.ANSWER, Outcome.TIMEOUT) and times > 1:
+                # Somebody has, had or claims the id: until that is no longer so this is not the last word.
+                self._node.later(CHECK_AFTER, self._check, session, times - 1)
 
         ask(self._node, session.id, answered)
 

@@ -162,6 +162,11 @@ class Peer:
         return self._waiting_bytes + self._sent_bytes
 
     @property
+    def flows(self) -> bool:
+        """Whether there is a link, and room for what is to be sent again."""
+        return self.up and self.waiting <= self.bound // 2
+
+    @property
     def settled(self) -> bool:
         """Whether everything was acknowledged."""
         return not self._waiting and not self._sent
@@ -178,7 +183,7 @@ class Peer:
         return True
 
     def put(self, kind: int, body: bytes) -> None:
-        """Queue a record of the nodes' own: each is bounded by what caused it. For a node that is gone it is dropped."""
+        """Queue a record of the nodes' own, each bounded by what caused it; nothing waits for a node that is gone."""
         if not self.alive:
             return
         if not self._waiting:

@@ -108,8 +108,8 @@ class Backplane:
         if self.bus.max_payload < LEAST_PAYLOAD:
             await self.bus.close()
             raise ClusterError(
-                f"NATS takes no more than {self.bus.max_payload} bytes in a message; relays need {LEAST_PAYLOAD} at least, "
-                "better 1 MiB: raise max_payload in nats.conf"
+                f"NATS takes no more than {self.bus.max_payload} bytes in a message; relays need {LEAST_PAYLOAD} at "
+                "least, better 1 MiB: raise max_payload in nats.conf"
             )
         self.begin()
         self.bus.request(self.seals.all_subject, self._announcement(), _JOIN / 2, answered)

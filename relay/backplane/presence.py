@@ -36,7 +36,8 @@ class RemotePresence:
 
     def __init__(self, node: "Backplane") -> None:
         self._node = node
-        self._where: dict[bytes, Peer] = {}
+        # More than one while a client moves: what two nodes say comes in any order, and each is right about itself.
+        self._where: dict[bytes, tuple[Peer, ...]] = {}
         self._questions: dict[int, _Question] = {}
         self._asking: dict[bytes, int] = {}
         self._number = 0
@@ -106,25 +107,34 @@ class RemotePresence:
     def came(self, peer: Peer, body: bytes) -> None:
         """Somebody came to another node."""
         if len(body) == KEY_SIZE:
-            self._here(peer, body, self._where.get(body))
+            self._here(peer, body)
 
-    def _here(self, peer: Peer, x_pub: bytes, before: Peer | None) -> None:
+    def _here(self, peer: Peer, x_pub: bytes) -> None:
         core = self._node.core
-        if not core.presence.is_watched(x_pub):
+        before = self._where.get(x_pub, ())
+        if peer in before or not core.presence.is_watched(x_pub):
             return
-        self._where[x_pub] = peer
+        self._where[x_pub] = (*before, peer)
         if x_pub in self._asking:
             return  # whoever asked is told in a moment, and nobody else watches it
         # One that was elsewhere was replaced: its watchers are told both.
-        change = Change.ONLINE if before is None else Change.ONLINE | Change.OFFLINE
-        core.presence_changed(x_pub, change)
+        core.presence_changed(x_pub, Change.ONLINE | Change.OFFLINE if before else Change.ONLINE)
+
+    def _gone(self, peer: Peer, x_pub: bytes) -> None:
+        before = self._where.get(x_pub, ())
+        if peer not in before:
+            return
+        left = tuple(other for other in before if other is not peer)
+        if left:
+            self._where[x_pub] = left
+            return
+        del self._where[x_pub]
+        if x_pub not in self._asking:
+            self._node.core.presence_changed(x_pub, Change.OFFLINE)
 
     def went(self, peer: Peer, body: bytes) -> None:
         """Somebody left another node."""
-        if self._where.get(body) is peer:
-            del self._where[body]
-            if body not in self._asking:
-                self._node.core.presence_changed(body, Change.OFFLINE)
+        self._gone(peer, body)
 
     def asked(self, peer: Peer, body: bytes) -> None:
         """Another node asks which of these keys are here."""
@@ -136,15 +146,8 @@ class RemotePresence:
         """Another node says which keys are with it."""
         number = int.from_bytes(body[:4], "big")
         question = self._questions.get(number)
-        core = self._node.core
         for x_pub in split(body[4:], KEY_SIZE):
-            before = self._where.get(x_pub)
-            if before is peer or not core.presence.is_watched(x_pub):
-                continue
-            if question is None:
-                self._here(peer, x_pub, before)
-            else:
-                self._where[x_pub] = peer
+            self._here(peer, x_pub)
         if question is not None:
             question.asked.discard(peer)
             self._complete(number, question)
@@ -160,12 +163,9 @@ class RemotePresence:
         for number, question in list(self._questions.items()):
             question.asked.discard(peer)
             self._complete(number, question)
-        gone = [x_pub for x_pub, where in self._where.items() if where is peer]
+        gone = [x_pub for x_pub, where in self._where.items() if peer in where]
         for count, x_pub in enumerate(gone, 1):
-            # Some may have come elsewhere since the list was made.
-            if self._where.get(x_pub) is peer:
-                del self._where[x_pub]
-                self._node.core.presence_changed(x_pub, Change.OFFLINE)
+            self._gone(peer, x_pub)
             if count % 64 == 0:
                 yield
 

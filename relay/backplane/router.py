@@ -247,9 +247,7 @@ class Router:
 
     def recover(self) -> None:
         """Tell senders of refused frames that their recipients are online: only that makes them send again."""
-        if not self._refused or not all(
-            peer.up and peer.waiting <= peer.bound // 2 for peer in self._node.peers if peer.alive
-        ):
+        if not self._refused or not all(peer.flows for peer in self._node.peers if peer.alive):
             return
         refused, self._refused = self._refused, {}
         core = self._node.core
