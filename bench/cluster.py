@@ -192,7 +192,7 @@ async def _ids(count: int, url: str) -> None:
     subject = node.seals.id_subject(sessions[-1].id)
     while True:
         answer = loop.create_future()
-        other.request(subject, b"?", 0.2, lambda outcome, _, answer=answer: answer.set_result(outcome))  # type: ignore[misc]
+        other.request(subject, b"?", 0.2, lambda outcome, _, answer=answer: bool(answer.set_result(outcome)))  # type: ignore[misc]
         if (await answer).name != "NO_RESPONDERS":
             break
     took, used = time.perf_counter() - begun, cpu_time().on_cpu - cpu

@@ -21,7 +21,8 @@ class Outcome(Enum):
     LOST = "the bus was lost meanwhile, or is"
 
 
-Answered = Callable[[Outcome, bytes], None]
+Answered = Callable[[Outcome, bytes], bool]
+"""Takes an answer, or what came in its place; returns whether it waits for more answers."""
 
 
 class Bus(Protocol):
@@ -46,7 +47,7 @@ class Bus(Protocol):
         """Send a message to whoever subscribed to the subject, ourselves never."""
 
     def request(self, subject: str, data: bytes, timeout: float, answered: Answered) -> None:
-        """As publish; `answered` is called once, with the first answer or what came in its place."""
+        """As publish; `answered` is called with each answer until it has enough, or time is up."""
 
     def subscribe(self, subject: str, received: Received) -> None:
         """Receive what is published on a subject, once for each node."""

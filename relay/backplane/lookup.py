@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ANSWER_WITHIN: Final = 2.0
 """Seconds that a node may take to answer; it is as hung as a client that answers no ping (`claim_wait`)."""
 
+MORE_WITHIN: Final = 0.05
+"""Seconds for which the holder's own answer is waited for once another node has answered."""
+
 _ANSWER: Final = Struct(">BIQ")
 
 
@@ -42,23 +45,41 @@ class Found(NamedTuple):
 
 
 def ask(node: "Backplane", client_id: bytes, answered: Callable[[Found], None]) -> None:
-    """Ask who has an id; `answered` is called once."""
+    """Ask who has an id; `answered` is called once: with the holder, if one answers, whoever else does."""
     seals = node.seals
     subject = seals.id_subject(client_id)
     question = seals.seal_call(ASK, b"", subject)
 
-    def received(outcome: Outcome, data: bytes) -> None:
+    best: Found | None = None
+    done = False
+
+    def finish(found: Found) -> None:
+        nonlocal done
+        if not done:
+            done = True
+            answered(found)
+
+    def received(outcome: Outcome, data: bytes) -> bool:
+        nonlocal best
         if outcome is not Outcome.ANSWER:
-            answered(Found(outcome))
-            return
+            finish(best or Found(outcome))
+            return False
         try:
             source, body = seals.open_call(data, seals.answer_prefix, seals.number, question[:CALL_HEAD])
             standing, serial, age = _ANSWER.unpack(body)
             found = Found(outcome, source, Standing(standing), serial, age / 1e6)
         except (OpenError, ValueError, StructError):
             node.count("not_sealed")
-            found = Found(Outcome.TIMEOUT)
-        answered(found)
+            return not done
+        if found.standing is Standing.HOLDING:
+            finish(found)
+        elif best is None:
+            # Whoever holds it may be farther away than who claims it, or just let go of it.
+            best = found
+            node.later(MORE_WITHIN, lambda: finish(best or found))
+        elif found.standing > best.standing:
+            best = found
+        return not done
 
     node.bus.request(subject, question, ANSWER_WITHIN, received)
 

@@ -281,14 +281,15 @@ class NatsBus:
             asked[0](Outcome.TIMEOUT, b"")
 
     def _answer_came(self, subject: str, data: bytes, headers: bytes | None) -> None:
-        asked = self._asked.pop(subject, None)
+        asked = self._asked.get(subject)
         if asked is None:
             return
         answered, timer = asked
-        timer.cancel()
         # The status line of the server's own answer; no node sends headers.
         nobody = headers is not None and b" 503" in headers[:16]
-        answered(Outcome.NO_RESPONDERS if nobody else Outcome.ANSWER, data)
+        if not answered(Outcome.NO_RESPONDERS if nobody else Outcome.ANSWER, data):
+            timer.cancel()
+            self._asked.pop(subject, None)
 
     def subscribe(self, subject: str, received: Received) -> None:
         self._last_sid += 1

@@ -101,9 +101,10 @@ class Backplane:
         self._linked = quiet.set
         alone = asyncio.get_running_loop().create_future()
 
-        def answered(outcome: Outcome, _data: bytes) -> None:
+        def answered(outcome: Outcome, _data: bytes) -> bool:
             if not alone.done():
                 alone.set_result(outcome is Outcome.NO_RESPONDERS)
+            return False
 
         if self.bus.max_payload < LEAST_PAYLOAD:
             await self.bus.close()

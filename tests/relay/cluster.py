@@ -101,9 +101,10 @@ class MemoryBus:
         return found
 
     def _receive(self, subject: str, data: bytes, reply: str) -> None:
-        answered = self._asked.pop(subject, None)
+        answered = self._asked.get(subject)
         if answered is not None:
-            answered(Outcome.ANSWER, data)
+            if not answered(Outcome.ANSWER, data):
+                self._asked.pop(subject, None)
         elif subject in self.subjects:
             self.subjects[subject](data, reply, subject)
 

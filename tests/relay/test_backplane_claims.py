@@ -77,6 +77,32 @@ def test_newcomers_at_two_nodes_at_once() -> None:
     assert [one.over, two.over].count(True) == 1
 
 
+def test_a_holder_that_is_far_away_counts_before_a_claim_that_is_near() -> None:
+    cluster = Cluster()
+    [alice] = cluster.connect(2, 1)
+    prove(alice)
+    cluster.run()
+    alice.answers_pings = False
+    # Two newcomers, whose nodes hear each other before they hear the holder's.
+    carry = cluster.medium.carry
+
+    def far(source: object, to: object, call: object, *args: object) -> None:
+        if source is cluster.buses[2] or to is cluster.buses[2]:
+            cluster.loop.call_later(0.01, carry, source, to, call, *args)
+        else:
+            carry(source, to, call, *args)  # type: ignore[arg-type]
+
+    cluster.medium.carry = far  # type: ignore[method-assign]
+    one, two = cluster.labs[1].peer(1).open(), cluster.labs[0].peer(1).open()
+    cluster.advance(1.0)
+    assert not one.of(c.HandshakeOk)
+    assert not two.of(c.HandshakeOk)
+    assert len(alice.pings) == 1
+    cluster.advance(8.0)
+    assert len(cluster.sessions(1)) == 1
+    assert alice.over
+
+
 def test_a_newcomer_that_leaves_while_it_waits() -> None:
     cluster = Cluster()
     [alice] = cluster.connect(0, 1)

@@ -20,6 +20,8 @@ from tests.wire.pair import Counted
 from wire import commands as c
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.relay.cluster import MemoryBus
 
 A, B, C = b"A" * 8, b"B" * 8, b"C" * 8
@@ -70,7 +72,7 @@ def test_calls_are_bound_to_kind_destination_subject_and_context() -> None:
     ours, theirs = seals(A), seals(B)
     call = ours.seal_call(ANSWER, b"here", "subject", B, b"question")
     assert theirs.open_call(call, "subject", B, b"question") == (A, b"here")
-    for changed in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: theirs.open_call(call, "another", B, b"question"),
         lambda: theirs.open_call(call, "subject", C, b"question"),
         lambda: theirs.open_call(call, "subject", B, b"another question"),
@@ -78,7 +80,8 @@ def test_calls_are_bound_to_kind_destination_subject_and_context() -> None:
         lambda: theirs.open_call(call[:1] + C + call[9:], "subject", B, b"question"),
         lambda: theirs.open_call(call[:20], "subject", B, b"question"),
         lambda: seals(B, bytes(32)).open_call(call, "subject", B, b"question"),
-    ):
+    )
+    for changed in changes:
         with pytest.raises(OpenError):
             changed()
 
@@ -242,7 +245,7 @@ def test_a_node_that_was_away_does_not_believe_what_lay_unread() -> None:
     node, bus = cluster.nodes[1], cluster.buses[1]
     # As after SIGSTOP: its beats stand still, and what comes waits in its socket.
     beat = node._beat
-    node._beat = lambda: cluster.loop.call_later(0.25, node._beat)  # type: ignore[method-assign, assignment, func-returns-value]
+    node._beat = lambda: cluster.loop.call_later(0.25, node._beat)  # type: ignore[method-assign, assignment]
     bus.pause()
     lost = alice.send_many(bob, 3)
     cluster.advance(GONE_AFTER + 1)
