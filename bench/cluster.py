@@ -27,7 +27,7 @@ from bench.load.framing import take_messages
 from bench.load.opening import Link, open_links
 from bench.load.packets import Edge, seal_ring
 from bench.machine import cpu_time, resident_kib
-from bench.targets import Target, _started
+from bench.targets import Target, started
 from keys.files import ServerKeys, write_server_keys
 from keys.identity import Identity
 from relay.backplane.nats_bus import NatsBus
@@ -128,7 +128,7 @@ def measure(rounds: int, seconds: float) -> None:
             place.mkdir()
             write_server_keys(place / "relay.keys", keys)
             more = [] if name == "alone" else ["--nats", url, "--cluster-secret-file", str(secret)]
-            targets.append(stack.enter_context(_started(name, _command(place, *more), 0, place / "log")))
+            targets.append(stack.enter_context(started(name, _command(place, *more), 0, place / "log")))
         alone, one, two = targets
         ways = {"alone": (alone, alone), "local": (one, one), "remote": (one, two)}
         pids = {

@@ -184,3 +184,32 @@ async def test_two_relays_claim_one_id(relays: ClusterProcess) -> None:
         alice.stop_reading()
         again = await there.open(alice.identity)
         await again.round_trip()
+
+
+@run_async
+async def test_a_node_that_is_told_to_stop_loses_nothing(relays: ClusterProcess) -> None:
+    async with relays.clients(0) as here, relays.clients(1) as there, relays.clients(2) as elsewhere:
+        alice, bob, carol = await here.open(), await there.open(), await elsewhere.open()
+        await carol.subscribe(alice.public, bob.public)
+        assert len((await carol.expect(c.PeerOnline)).x_pubs) == 2
+        sent = {await alice.send(bob.public, b"%d" % number) for number in range(300)}
+        relays.relays[0].signal(signal.SIGTERM)
+        answered = set()
+        try:
+            while True:
+                item = await alice.next()
+                if isinstance(item, c.RecipientOffline):
+                    answered.add(item.nonce)
+        except Closed as closed:
+            assert closed.code == 1001
+        assert relays.relays[0].wait() == 0
+        arrived = set()
+        while arrived | answered != sent:
+            arrived.add((await bob.expect(PeerFrame)).packet[:24])
+        assert not arrived & answered
+        # Those who are left see it go, and come back elsewhere.
+        assert await carol.expect(c.PeerOffline) == c.PeerOffline.of([alice.public.x_pub])
+        alice = await elsewhere.open(alice.identity)
+        assert await carol.expect(c.PeerOnline) == c.PeerOnline.of([alice.public.x_pub])
+        assert "cluster_node_left" in events(relays, 1)
+        assert "cluster_node_gone" not in events(relays, 1)
