@@ -38,6 +38,7 @@ exec 3<&-
 wait "$server"
 status=$?
 kill -9 "$guard"
+wait "$guard"
 exit "$status"
 """
 # `read` is the shell's own, so there is no third process. The guard goes before the shell does: later the number of the

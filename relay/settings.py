@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     """A directory with a file for each secret, named as its variable: `relay_x25519_secret`. No other file is read."""
     host: str = "127.0.0.1"
     """Address to listen on; a TLS proxy on the same machine needs no other."""
-    port: int = Field(8090, ge=0, le=65535)
+    port: int = Field(default=8090, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     data_dir: GivenPath = Field(default_factory=_default_data_dir)
     """Where the keys are kept when no other place is named; made when it is not there."""

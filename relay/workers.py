@@ -10,6 +10,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -41,8 +42,8 @@ command: tuple[str, ...] = (sys.executable, "-P", "-m", "relay.worker")
 """Starts a worker; replaced by tests."""
 _COUNT: Final = 1.0
 """Seconds between two counts of everybody's sessions, for `/status`."""
-_LATE: Final = 10.0
-"""Seconds beyond drain and shutdown deadline after which a worker that was told to stop is killed."""
+late = 10.0
+"""Seconds beyond drain and shutdown deadline after which a worker that does not stop is killed; less in tests."""
 
 
 class WorkersFailed(Exception):
@@ -84,11 +85,12 @@ class Workers:
         self._doors = Doors(settings)
         self._nats: NatsServer | None = None
         self._desk: TogetherDesk | None = None
-        self._secret = random_bytes(SECRET_SIZE)
+        self._cluster: ClusterOptions | None = None
         self._workers: list[WorkerProcess | None] = [None] * settings.workers
         self._restarts = [0] * settings.workers
         self._totals: Counter[str] = Counter()
         self._by_reason: dict[str, Counter[str]] = {"refusals": Counter(), "endings": Counter()}
+        self._sessions = 0
         self._ending = asyncio.Event()
         self._killed = False
 
@@ -147,13 +149,17 @@ class Workers:
         settings = self._settings
         admin_at = await self._start_desk()
         await self._doors.open()
-        if not settings.nats:
-            program = find_nats_server()
-            if program is None:
-                raise NatsServerError("the program nats-server is gone since the settings were checked")
-            self._nats = NatsServer(program, self._nats_died)
-            await self._nats.start()
+        # Once for all of the time: a file that is gone later is no reason why a worker cannot come back.
+        self._cluster = cluster_options(settings) or await self._start_nats()
         return admin_at
+
+    async def _start_nats(self) -> ClusterOptions:
+        program = find_nats_server()
+        if program is None:
+            raise NatsServerError("the program nats-server is gone since the settings were checked")
+        nats = self._nats = NatsServer(program, self._nats_died)
+        await nats.start()
+        return ClusterOptions((nats.url,), random_bytes(SECRET_SIZE), user=nats.user, password=nats.password)
 
     async def _start_desk(self) -> str:
         where = parse_admin(self._settings.admin)
@@ -205,7 +211,9 @@ class Workers:
         stopped = asyncio.create_task(stop.wait())
         try:
             # A worker that ends is started again by its task, which itself ends by a fault of ours alone.
-            await asyncio.wait((stopped, counting, *tending), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((stopped, counting, *tending), return_when=asyncio.FIRST_COMPLETED)
+            for each in done - {stopped}:
+                each.result()
         finally:
             stopped.cancel()
             counting.cancel()
@@ -214,20 +222,15 @@ class Workers:
 
     def _orders(self, index: int) -> Orders:
         settings = self._settings.model_copy(update={"port": self._doors.port})
-        label = f"worker-{index + 1}"
-        cluster = cluster_options(settings, label)
-        if cluster is None:
-            nats = self._nats
-            if nats is None:
-                raise AssertionError("without --nats there is a server of ours")
-            cluster = ClusterOptions((nats.url,), self._secret, user=nats.user, password=nats.password, node=label)
+        if self._cluster is None:
+            raise AssertionError("workers are started once it is known what they join")
         return Orders(
             index=index + 1,
             settings=settings,
             arguments=self._arguments,
             seeds=self._found.keys.identity.seeds,
             notifier_id=self._found.keys.notifier_id,
-            cluster=cluster,
+            cluster=replace(self._cluster, node=f"worker-{index + 1}"),
             channel=-1,
             sockets=self._doors.sockets,
         )
@@ -243,23 +246,12 @@ class Workers:
         while True:
             worker = WorkerProcess(self._orders(index), command)
             self._workers[index] = worker
-            await worker.start()
-            if self._ending.is_set():
-                worker.signal(signal.SIGTERM)
-            listening = asyncio.create_task(worker.listens.wait())
-            ending = asyncio.create_task(worker.ended())
-            await asyncio.wait((listening, ending), return_when=asyncio.FIRST_COMPLETED)
-            if not ending.done():
-                if began.is_set():
-                    self._restarts[index] += 1
-                    log.info("worker_back", worker=index + 1)
-                began.set()
-            listening.cancel()
-            status = await ending
-            self._add_up(worker.totals)
+            try:
+                failure = await self._run_once(index, worker, began)
+            except OSError as error:
+                failure = Failure(1, f"worker {index + 1} cannot be started: {error.strerror}")
             if self._ending.is_set():
                 return
-            failure = worker.failure or Failure(1, f"worker {index + 1} {_how(status)}")
             if not began.is_set():
                 raise WorkersFailed(failure)
             wait = backoff.next()
@@ -268,6 +260,24 @@ class Workers:
                 async with asyncio.timeout(wait):
                     await self._ending.wait()
                     return
+
+    async def _run_once(self, index: int, worker: WorkerProcess, began: asyncio.Event) -> Failure:
+        """Run a worker to its end, and return why that was."""
+        await worker.start()
+        if self._ending.is_set():
+            worker.signal(signal.SIGTERM)
+        listening = asyncio.create_task(worker.listens.wait())
+        ending = asyncio.create_task(worker.ended())
+        await asyncio.wait((listening, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            if began.is_set():
+                self._restarts[index] += 1
+                structlog.get_logger().info("worker_back", worker=index + 1)
+            began.set()
+        listening.cancel()
+        status = await ending
+        self._add_up(worker.totals)
+        return worker.failure or Failure(1, f"worker {index + 1} {_how(status)}")
 
     def _nats_died(self, status: int) -> None:
         structlog.get_logger().error("nats_server_died", reason=_how(status))
@@ -309,9 +319,10 @@ class Workers:
         """Tell each worker how many sessions the others have: whichever is asked for `/status` says the sum."""
         while True:
             counts = [count or 0 for count in await self._ask("count")]
+            self._sessions = sum(counts)
             for worker, count in zip(self._workers, counts, strict=True):
                 if worker is not None:
-                    worker.tell(elsewhere=sum(counts) - count)
+                    worker.tell(elsewhere=self._sessions - count)
             await asyncio.sleep(_COUNT)
 
     def _state(self) -> dict[str, Any]:
@@ -329,17 +340,17 @@ class Workers:
         notify("STOPPING=1")
         settings = self._settings
         if any(worker is not None and worker.listens.is_set() for worker in self._workers):
-            counts = [count or 0 for count in await self._ask("count")]
-            structlog.get_logger().info("stopping", sessions=sum(counts), drain=settings.drain)
+            # As of the last second: one that is stuck must not hold up the others.
+            structlog.get_logger().info("stopping", sessions=self._sessions, drain=settings.drain)
         self._ending.set()
         self._signal(signal.SIGTERM)
         if tending:
-            _, late = await asyncio.wait(tending, timeout=settings.drain + settings.limits.shutdown_deadline + _LATE)
-            if late:
+            _, left = await asyncio.wait(tending, timeout=settings.drain + settings.limits.shutdown_deadline + late)
+            if left:
                 self._killed = True
-                structlog.get_logger().error("workers_killed", workers=len(late))
+                structlog.get_logger().error("workers_killed", workers=len(left))
                 self._signal(signal.SIGKILL)
-                await asyncio.wait(late)
+                await asyncio.wait(left)
         if self._nats is not None:
             await self._nats.stop()
         self._doors.close()

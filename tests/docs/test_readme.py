@@ -25,7 +25,7 @@ from peers.notifier.limits import Limits as NotifierLimits
 from relay.limits import Limits
 from relay.metrics import Exposition
 from relay.reasons import Ending, Refusal
-from relay.settings import Settings, load
+from relay.settings import NAMES, Settings, load
 from tests.docs import markdown
 from tests.relay.harness import Lab
 
@@ -264,7 +264,11 @@ def test_the_relay_prints_and_logs_what_is_told(relay: subprocess.Popen[str]) ->
 
 def known_variables() -> set[str]:
     limits = {f"RELAY_LIMITS_{name.upper()}" for name in Limits.__dataclass_fields__}
-    return {f"RELAY_{name.upper()}" for name in Settings.model_fields if name != "limits"} | limits | {*SECRETS, TOKEN}
+    return (
+        {f"RELAY_{name.upper()}" for name in Settings.model_fields if name != "limits"}
+        | limits
+        | {*SECRETS, TOKEN, *NAMES.file_variables}
+    )
 
 
 def test_what_the_image_sets_is_told() -> None:
@@ -346,6 +350,8 @@ def test_every_metric_is_told_with_its_type_and_labels() -> None:
 
 def test_metrics_that_are_named_anywhere_exist() -> None:
     told = {markdown.code(row["metric"]) for row in markdown.rows(OPERATIONS, "metric", "type", "labels", "meaning")}
+    parents = markdown.rows(OPERATIONS, "metric of the parent", "type", "labels", "meaning")
+    told |= {markdown.code(row["metric of the parent"]) for row in parents}
     for path in markdown.documents():
         # The notifier's are in docs/push.md: see test_push_md.py.
         named = {name for name in re.findall(r"\bblindrelay_\w+", path.read_text()) if "_notifier_" not in name}

@@ -9,11 +9,13 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil  # type: ignore[import-untyped]
@@ -27,20 +29,31 @@ from tests.support.clients import eventually, run_async
 from tests.support.relay_process import ROOT, RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 FAKE: Final = str(ROOT / "tests" / "support" / "fake_cluster.py")
 PROGRAM: Final = ("-m", "relay") if hasattr(backplane, "join") else (FAKE,)
+# What the backplane says of a server or a worker that is gone, when it is the first to see it.
+NOTICED: Final = ("cluster_unreachable", "cluster_node_gone")
 
 
 @pytest.fixture
 def start_workers(start_relay: Callable[..., RelayProcess]) -> Callable[..., RelayProcess]:
     def start(**how: Any) -> RelayProcess:
         arguments = ["--workers", "2", *how.pop("arguments", ())]
-        return start_relay(program=PROGRAM, arguments=arguments, admin="127.0.0.1:0", **how)
+        return start_relay(program=PROGRAM, arguments=arguments, admin="127.0.0.1:0", may_warn=NOTICED, **how)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
+    """One for the tests that end nothing of it."""
+    directory = tmp_path_factory.mktemp("relay")
+    arguments = ["--workers", "2"]
+    relay = RelayProcess(directory, program=PROGRAM, arguments=arguments, admin="127.0.0.1:0", may_warn=NOTICED)
+    yield relay
+    relay.check()
 
 
 def children(relay: RelayProcess) -> tuple[list[psutil.Process], list[psutil.Process]]:
@@ -74,53 +87,45 @@ async def clients(relay: RelayProcess, count: int) -> list[BulkClient]:
     return [await BulkClient.open(relay.port, Identity.generate(), relay.public) for _ in range(count)]
 
 
-def test_it_is_one_relay_to_an_operator(start_workers: Callable[..., RelayProcess]) -> None:
-    @run_async
-    async def talk(relay: RelayProcess) -> None:
-        connected = await clients(relay, 24)
-        status, text = await asyncio.to_thread(page, relay, "/metrics")
-        assert status == 200
-        by_worker = samples(text, "blindrelay_sessions")
-        assert set(by_worker) == {'{worker="1"}', '{worker="2"}'}
-        assert sum(by_worker.values()) == 24
-        # That all fall to one of two has the chance of one in eight million.
-        assert all(by_worker.values())
-        assert samples(text, "blindrelay_workers") == {"": 2}
-        assert samples(text, "blindrelay_workers_listening") == {"": 2}
-        assert samples(text, "blindrelay_worker_restarts_total") == {'{worker="1"}': 0, '{worker="2"}': 0}
-        assert samples(text, "blindrelay_nats_server_restarts_total") == {"": 0}
-        sessions = json.loads((await asyncio.to_thread(page, relay, "/sessions"))[1])
-        assert (sessions["sessions"], sessions["workers"]) == (24, 2)
-        assert sessions["sessions_by_age"]["under_1_min"] == 24
-        for client in connected:
-            client.transport.abort()
-
-    relay = start_workers()
-    talk(relay)
-    assert page(relay, "/readyz") == (200, "ready\n")
-    assert page(relay, "/healthz") == (200, "ok\n")
-    assert page(relay, "/elsewhere")[0] == 404
-    started = relay.started
-    assert (started["workers"], started["nats"]) == (2, "private")
-    # What is said is said once, by the parent.
-    assert events(relay).count("started") == 1
-    assert relay.output.count("listens on") == 1
-
-
 @run_async
-async def test_any_worker_tells_how_many_sessions_there_are(start_workers: Callable[..., RelayProcess]) -> None:
-    relay = start_workers()
-    connected = await clients(relay, 12)
+async def test_sessions_are_counted_where_they_are(shared: RelayProcess) -> None:
+    connected = await clients(shared, 24)
+    status, text = await asyncio.to_thread(page, shared, "/metrics")
+    assert status == 200
+    by_worker = samples(text, "blindrelay_sessions")
+    assert set(by_worker) == {'{worker="1"}', '{worker="2"}'}
+    assert sum(by_worker.values()) == 24
+    # That all fall to one of two has the chance of one in eight million.
+    assert all(by_worker.values())
+    sessions = json.loads((await asyncio.to_thread(page, shared, "/sessions"))[1])
+    assert (sessions["sessions"], sessions["workers"]) == (24, 2)
+    assert sessions["sessions_by_age"]["under_1_min"] == 24
 
     def told() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{relay.port}/status", timeout=20) as answer:
-            return bool(json.load(answer)["connections"] == 12)
+        with urllib.request.urlopen(f"http://127.0.0.1:{shared.port}/status", timeout=20) as answer:
+            return bool(json.load(answer)["connections"] == 24)
 
     for _ in range(8):  # of whichever answers
         while not await asyncio.to_thread(told):  # noqa: ASYNC110 - another process tells it
             await asyncio.sleep(0.05)
     for client in connected:
         client.transport.abort()
+
+
+def test_it_is_one_relay_to_an_operator(shared: RelayProcess) -> None:
+    text = page(shared, "/metrics")[1]
+    assert samples(text, "blindrelay_workers") == {"": 2}
+    assert samples(text, "blindrelay_workers_listening") == {"": 2}
+    assert samples(text, "blindrelay_worker_restarts_total") == {'{worker="1"}': 0, '{worker="2"}': 0}
+    assert samples(text, "blindrelay_nats_server_restarts_total") == {"": 0}
+    assert page(shared, "/readyz") == (200, "ready\n")
+    assert page(shared, "/healthz") == (200, "ok\n")
+    assert page(shared, "/elsewhere")[0] == 404
+    started = shared.started
+    assert (started["workers"], started["nats"]) == (2, "private")
+    # What is said is said once, by the parent.
+    assert events(shared).count("started") == 1
+    assert shared.output.count("listens on") == 1
 
 
 @run_async
@@ -156,8 +161,11 @@ async def test_a_nats_server_that_is_killed_comes_back_on_its_port(start_workers
     server.kill()
 
     def back() -> bool:
-        _, now = children(relay)
-        return len(now) == 1 and now[0] != server and where(now[0]) == before
+        try:
+            _, now = children(relay)
+            return len(now) == 1 and now[0] != server and where(now[0]) == before
+        except psutil.NoSuchProcess:  # it ended while we looked
+            return False
 
     while not await asyncio.to_thread(back):  # noqa: ASYNC110 - another process starts it
         await asyncio.sleep(0.02)
@@ -181,6 +189,22 @@ async def test_nobody_is_left_when_the_parent_is_killed(start_workers: Callable[
     # The port is free: another relay may take it, which it may not beside one that runs.
     again = start_workers(arguments=["--port", str(relay.port)])
     assert again.port == relay.port
+
+
+@run_async
+async def test_a_worker_that_does_not_stop_is_killed(start_relay: Callable[..., RelayProcess]) -> None:
+    arguments = ["--workers", "2", "--hurry"]
+    relay = start_relay(
+        program=(FAKE,), arguments=arguments, limits={"shutdown_deadline": 0.5}, warned=["workers_killed"]
+    )
+    (worker, _), _ = await asyncio.to_thread(children, relay)
+    everybody = psutil.Process(relay.process.pid).children(recursive=True)
+    worker.suspend()
+    relay.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(relay.wait) == 1
+    assert next(record for record in relay.records if record["event"] == "workers_killed")["workers"] == 1
+    _, left = await asyncio.to_thread(psutil.wait_procs, everybody, 20)
+    assert left == []
 
 
 @pytest.mark.parametrize("drain", [0.0, 1.0])
@@ -270,6 +294,54 @@ async def test_a_unix_socket_is_shared(start_workers: Callable[..., RelayProcess
     assert not path.exists()
 
 
+def test_systemd_is_told_once_all_listen(start_workers: Callable[..., RelayProcess], tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "n"))
+        told.settimeout(20)
+        relay = start_workers(variables={"NOTIFY_SOCKET": str(tmp_path / "n")})
+        assert told.recv(100) == b"READY=1"
+        assert relay.started
+        for worker in children(relay)[0]:
+            assert "NOTIFY_SOCKET" not in worker.environ()
+        relay.signal(signal.SIGTERM)
+        assert told.recv(100) == b"STOPPING=1"
+        assert relay.wait() == 0
+
+
+def test_without_a_cluster_nothing_of_it_is_loaded() -> None:
+    code = (
+        "import sys, relay.__main__\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'nats' or name in "
+        "('relay.workers', 'relay.nats_server', 'relay.together', 'relay.backplane.nats_bus')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_signal_while_it_starts(tmp_path: Path) -> None:
+    write_server_keys(tmp_path / "relay.keys", ServerKeys(Identity.generate()))
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+    process = subprocess.Popen(
+        [sys.executable, *PROGRAM, "--workers", "2", "--port", "0", "--admin", "off"],
+        cwd=ROOT,
+        env={**environ, "RELAY_DATA_DIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    parent = psutil.Process(process.pid)
+    while not (begun := parent.children(recursive=True)):
+        assert process.poll() is None
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "listens" not in out
+    assert "Traceback" not in err
+    _, left = psutil.wait_procs(begun, 20)
+    assert left == []
+
+
 # --- What cannot be --------------------------------------------------------------------------------------------------
 
 
@@ -297,12 +369,11 @@ def test_a_worker_that_cannot_start_ends_the_start(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken(start_workers: Callable[..., RelayProcess], tmp_path: Path) -> None:
+def test_a_port_that_is_taken(shared: RelayProcess, tmp_path: Path) -> None:
     """Another relay with workers would share it in silence, so that is looked for."""
-    relay = start_workers()
-    done = run(tmp_path, "--workers", "2", "--port", str(relay.port))
+    done = run(tmp_path, "--workers", "2", "--port", str(shared.port))
     assert done.returncode == 1
-    assert f"cannot listen on 127.0.0.1 port {relay.port}" in done.stderr
+    assert f"cannot listen on 127.0.0.1 port {shared.port}" in done.stderr
 
 
 @run_async
@@ -331,17 +402,15 @@ def test_the_worker_is_nothing_to_start_by_hand() -> None:
     assert done.stderr == "blindrelay: relay.worker is started by the relay itself: use --workers\n"
 
 
-def test_secrets_are_in_no_argument_and_no_variable(start_workers: Callable[..., RelayProcess], tmp_path: Path) -> None:
-    relay = start_workers()
-    (worker, other), (server,) = children(relay)
-    (keys,) = tmp_path.glob("relay.keys")
-    secrets = [line.split('"')[1] for line in keys.read_text().splitlines() if "secret" in line]
+def test_secrets_are_in_no_argument_and_no_variable(shared: RelayProcess) -> None:
+    (worker, other), (server,) = children(shared)
+    directory = Path(worker.environ()["RELAY_DATA_DIR"])
+    secrets = [line.split('"')[1] for line in (directory / "relay.keys").read_text().splitlines() if "secret" in line]
     assert len(secrets) == 2
     for process in (worker, other, server, server.parent()):
         shown = " ".join([*process.cmdline(), *process.environ().values()])
         assert not [secret for secret in secrets if secret in shown]
         assert "authorization" not in shown
-        assert "--token" not in shown
     # The configuration of the server with its password came through a pipe.
     assert server.cmdline()[1] == "-c"
     assert server.cmdline()[2].startswith("/dev/fd/")

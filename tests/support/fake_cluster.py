@@ -2,7 +2,8 @@
 
     python tests/support/fake_cluster.py [the relay's flags]
 
-is the relay with `--workers`, whose processes join that.
+is the relay with `--workers`, whose processes join that. With `--fail` the second cannot; with `--hurry` the parent
+waits for nobody at the end.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import nats
-from nats.aio.client import Client
 
 from relay.backplane.options import ClusterError
 
 if TYPE_CHECKING:
+    from nats.aio.client import Client
+
     from relay.backplane.options import ClusterOptions
     from relay.core import Core
 
@@ -72,7 +74,9 @@ def main() -> int:
 
     extra = [flag for flag in sys.argv[1:] if flag == "--fail"]
     workers.command = (sys.executable, "-P", __file__, WORKER, *extra)
-    return start.main([flag for flag in sys.argv[1:] if flag != "--fail"])
+    if "--hurry" in sys.argv:
+        workers.late = 0.1
+    return start.main([flag for flag in sys.argv[1:] if flag not in ("--fail", "--hurry")])
 
 
 if __name__ == "__main__":
