@@ -30,6 +30,7 @@ from bench.machine import cpu_time, resident_kib
 from bench.targets import Target, started
 from keys.files import ServerKeys, write_server_keys
 from keys.identity import Identity
+from relay.backplane.joining import find_others
 from relay.backplane.nats_bus import NatsBus
 from relay.backplane.node import Backplane
 from relay.backplane.options import ClusterOptions
@@ -178,7 +179,7 @@ async def _ids(count: int, url: str) -> None:
     await bus.connect()
     core = Core(loop, Identity.generate(), Limits())
     node = Backplane(core, options, bus)
-    await node.join()
+    await find_others(node)
     other = NatsBus(options)
     await other.connect()
     sessions: list[Any] = [_Held(os.urandom(8)) for _ in range(count)]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _PING_SIZE = 8
 _GONE: Final = Reply(HTTPStatus.BAD_REQUEST, "You have hung up.\n")
+_REPLAYED: Final = "a handshake is accepted once"
 _NOT_OPEN: Final = "this relay is not open to you"
 
 
@@ -137,7 +138,7 @@ class Entry:
         elif not self._judged(session, address):
             return
         elif not core.handshakes_seen.first_time(hello.public.x_pub, hello.nonce):
-            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, "a handshake is accepted once")
+            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, _REPLAYED)
         elif core.callout is None:
             self._claim(session)
         else:
@@ -343,14 +344,16 @@ class Entry:
 
     # --- Other nodes of the cluster ----------------------------------------------------------------------------------
 
-    def cluster_decided(self, session: Session, *, admitted: bool) -> None:
-        """The other nodes leave its id to a newcomer of ours, or do not."""
+    def cluster_decided(self, session: Session, *, admitted: bool, repeated: bool = False) -> None:
+        """The other nodes leave its id to a newcomer of ours, or do not; `repeated`: one knows its handshake."""
         del self._asking[session.id]
         if self._core.draining:
             return
         self._core.claims.leave(session.id, session)
         if admitted:
             self._admit(session)
+        elif repeated:
+            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, _REPLAYED)
         else:
             self._refuse_in_use(session)
         self._settle(session.id)

@@ -72,11 +72,13 @@ class ReplayMemory:
         """Tell nobody any more."""
         self._tell = None
 
-    def remember(self, key: bytes, digest: bytes) -> None:
-        """Remember what another saw, by its digests."""
+    def remember(self, key: bytes, digest: bytes) -> bool:
+        """Remember what another saw, by its digests; tell whether it was not seen before."""
         ring = self._seen.get(key, b"")
-        if digest not in (ring[at : at + _DIGEST] for at in range(0, len(ring), _DIGEST)):
-            self._put(key, ring, digest)
+        if digest in (ring[at : at + _DIGEST] for at in range(0, len(ring), _DIGEST)):
+            return False
+        self._put(key, ring, digest)
+        return True
 
     def known(self, more: Iterable[bytes] = ()) -> Callable[[bytes], bool]:
         """Return a test for the keys that are remembered now, and for `more`; what is remembered later is not in it."""

@@ -48,6 +48,7 @@ PATIENCE: Final = 10.0
 """Seconds after which a claim is refused that never met a clear answer."""
 _FREE: Final = 0
 _TAKEN: Final = 1
+_REPEATED: Final = 2
 
 
 class Held:
@@ -187,13 +188,13 @@ class Claims:
         if claim is not None and claim.waits_for_way:
             self._finished(claim, admitted=True)
 
-    def _finished(self, claim: Claim, *, admitted: bool) -> None:
+    def _finished(self, claim: Claim, *, admitted: bool, repeated: bool = False) -> None:
         session = claim.session
         del self._claims[session.id]
         if not admitted:
             self._let_go(session)
         # What waits for the id stays where it is until the session can be found, or is refused.
-        self._node.core.entry.cluster_decided(session, admitted=admitted)
+        self._node.core.entry.cluster_decided(session, admitted=admitted, repeated=repeated)
         self._node.router.decided(session.id)
 
     def claim_answered(self, peer: Peer, body: bytes) -> None:
@@ -205,7 +206,7 @@ class Claims:
                 if body[4:] == bytes((_FREE,)):
                     self._again(claim)
                 else:
-                    self._finished(claim, admitted=False)
+                    self._finished(claim, admitted=False, repeated=body[4:] == bytes((_REPEATED,)))
                 return
 
     # --- Ids of this node --------------------------------------------------------------------------------------------
@@ -265,6 +266,9 @@ class Claims:
             self._node.count("malformed")
             return
         self._elsewhere[peer, number] = newcomer
+        if self._node.shares.repeated(peer, x_pub):
+            self.answer(newcomer, _REPEATED)
+            return
         self._node.core.entry.claimed_elsewhere(newcomer)
 
     def claim_off(self, peer: Peer, body: bytes) -> None:

@@ -19,13 +19,13 @@ What comes beyond that waits here, frames up to a bound that their senders are t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 from keys.errors import OpenError
-from relay.backplane.seals import DATA, HELLO, LINK_NONCE, LinkKeys, Seals, link_of
-from wire.frames import Random
+from relay.backplane.owner import Owner
+from relay.backplane.seals import HELLO, LINK_NONCE, LinkKeys, link_of
 from wire.limits import MAX_FRAME
 
 WINDOW: Final = 1024 * 1024
@@ -54,55 +54,6 @@ _EMPTY: Final = 1
 _ACK: Final = 8
 _ENTRY: Final = 96
 """Bytes that Python needs around a record that waits, about."""
-
-
-class Owner(Protocol):
-    """What a link needs of its node."""
-
-    random: Random
-    seals: Seals
-    digest: bytes
-    """What all nodes of a cluster agree on (16 bytes)."""
-    chunk: int
-    clock: Callable[[], float]
-    records_out: int
-    records_in: int
-
-    def send(self, subject: str, data: bytes) -> bool:
-        """Publish; False if nothing can leave now."""
-
-    def dirty(self, peer: "Peer") -> None:
-        """Let a link be flushed at the end of the turn."""
-
-    def owes(self, peer: "Peer") -> None:
-        """Let a link be flushed within some milliseconds: it has something to acknowledge."""
-
-    def frames(self, peer: "Peer", data: bytes, position: int) -> tuple[int, int]:
-        """Take the whole records of clients' frames that stand one after another from `position` on, one at least.
-
-        Returns where they end, and how many they were.
-        """
-
-    def record(self, peer: "Peer", kind: int, body: bytes) -> None:
-        """Take any other record."""
-
-    def established(self, peer: "Peer", *, fresh: bool, empty: bool, silent: float) -> None:
-        """A link is up. `fresh`: the other knows nothing of before; `empty`: and has no sessions.
-
-        `silent` is for how many seconds it was not heard.
-        """
-
-    def dropped(self, record: bytes, origin: object) -> None:
-        """A frame will not be sent again; it may have arrived."""
-
-    def is_empty(self) -> bool:
-        """Whether this node has no sessions."""
-
-    def count(self, refused: str) -> None:
-        """Count a message that was refused."""
-
-    def stranger(self, peer: "Peer") -> None:
-        """Another node has the secret and is not of the same relay."""
 
 
 class Peer:
@@ -451,13 +402,3 @@ class Peer:
         self._waiting.clear()
         self._waiting_bytes = self._sent_bytes = 0
         self._report(entries)
-
-
-def is_hello(data: bytes) -> bool:
-    """Tell a hello from data by its first byte; what is neither is False too, and no link takes it."""
-    return data[:1] == bytes((HELLO,))
-
-
-def is_data(data: bytes) -> bool:
-    """Tell whether the first byte says data."""
-    return data[:1] == bytes((DATA,))

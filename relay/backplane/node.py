@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from keys.errors import OpenError
-from relay.backplane.bus import Bus, Outcome
+from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
 from relay.backplane.link import CHUNK, GONE_AFTER, Peer
-from relay.backplane.options import ClusterError, ClusterOptions
+from relay.backplane.options import ClusterOptions
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
 from relay.backplane.records import Kind
@@ -32,9 +32,6 @@ ACK_WITHIN: Final = 0.02
 MARGIN: Final = 10.0
 """Seconds by which a session may be older than a silence between two nodes, and yet be unknown to the other."""
 MOST_NODES: Final = 512
-LEAST_PAYLOAD: Final = 16 * 1024
-_QUIET: Final = 0.25
-_JOIN: Final = 3.0
 _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
@@ -80,8 +77,9 @@ class Backplane:
         self._beat_timer: asyncio.TimerHandle | None = None
         self._beat_at = self._announced = self._expired = self.clock()
         self._closed = False
-        self._stranger = False
-        self._linked: Callable[[], None] = _nothing
+        self.met_stranger = False
+        self.linked: Callable[[], None] = _nothing
+        """Called at each link that is made."""
         self.claims: Claims = Claims(self)
         self.router: Router = Router(self)
         self.presence: RemotePresence = RemotePresence(self)
@@ -90,48 +88,6 @@ class Backplane:
         bus.changed = self._bus_changed
 
     # --- Joining and leaving -----------------------------------------------------------------------------------------
-
-    async def join(self) -> None:
-        """Find the other nodes; return when there are links to those that answer, or nobody does.
-
-        Raises:
-            ClusterError: another relay has the secret of this cluster.
-        """
-        quiet = asyncio.Event()
-        self._linked = quiet.set
-        alone = asyncio.get_running_loop().create_future()
-
-        def answered(outcome: Outcome, _data: bytes) -> bool:
-            if not alone.done():
-                alone.set_result(outcome is Outcome.NO_RESPONDERS)
-            return False
-
-        if self.bus.max_payload < LEAST_PAYLOAD:
-            await self.bus.close()
-            raise ClusterError(
-                f"NATS takes no more than {self.bus.max_payload} bytes in a message; relays need {LEAST_PAYLOAD} at "
-                "least, better 1 MiB: raise max_payload in nats.conf"
-            )
-        self.begin()
-        self.bus.request(self.seals.all_subject, self._announcement(), _JOIN / 2, answered)
-        if not await alone:
-            until = self.clock() + _JOIN
-            # The nodes answer within milliseconds; when none has for a while all are there.
-            while self.clock() < until and not self._stranger:
-                quiet.clear()
-                try:
-                    await asyncio.wait_for(quiet.wait(), _QUIET)
-                except TimeoutError:
-                    if all(peer.up for peer in self.peers):
-                        break
-        self._linked = _nothing
-        if self._stranger:
-            await self.close()
-            raise ClusterError(
-                "a relay with other keys, or with another notifier, uses the same cluster secret and subjects: give "
-                "all relays of one cluster the same key file, or this one another secret or prefix"
-            )
-        structlog.get_logger().info("cluster_joined", node=self.label, nodes=len(self._peers) + 1)
 
     def begin(self) -> None:
         """Listen to the others, and say that we are here."""
@@ -205,12 +161,13 @@ class Backplane:
                 found.gone()
         return found
 
-    def _announcement(self) -> bytes:
+    def announcement(self) -> bytes:
+        """Return what says to all nodes that we are here."""
         return self.seals.seal_call(ANNOUNCE, b"", self.seals.all_subject)
 
     def _announce(self) -> None:
         self._announced = self.clock()
-        self.bus.publish(self.seals.all_subject, self._announcement())
+        self.bus.publish(self.seals.all_subject, self.announcement())
 
     def _announced_by(self, data: bytes, reply: str, subject: str) -> None:
         try:
@@ -344,7 +301,7 @@ class Backplane:
 
     def established(self, peer: Peer, *, fresh: bool, empty: bool, silent: float) -> None:
         """There is a link to another node."""
-        self._linked()
+        self.linked()
         if not fresh:
             self.core.turns.task(self.claims.tell(peer, silent + MARGIN))
             return
@@ -371,14 +328,14 @@ class Backplane:
     def stranger(self, peer: Peer) -> None:
         """A node of another relay has our secret: an operator's mistake, and clients would not trust it."""
         self.count("other_relay")
-        if not self._stranger:
-            self._stranger = True
+        if not self.met_stranger:
+            self.met_stranger = True
             structlog.get_logger().error(
                 "cluster_other_relay",
                 node=self.label,
                 advice="all relays of one cluster have the same key file; another relay needs another cluster secret",
             )
-            self._linked()
+            self.linked()
         peer.gone()
 
     def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
@@ -421,7 +378,7 @@ class Backplane:
         Kind.DROP: lambda node, _peer, body: node.claims.dropped(body),
         Kind.SPENT: lambda node, _peer, body: node.shares.spent(body),
         Kind.PLACES: lambda node, peer, body: node.shares.places(peer, body),
-        Kind.SEEN: lambda node, _peer, body: node.shares.seen(body),
+        Kind.SEEN: lambda node, peer, body: node.shares.seen(peer, body),
         Kind.LEAVE: _left,
         Kind.SYNC: _sync,
         Kind.SYNCED: _synced,

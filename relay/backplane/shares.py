@@ -9,7 +9,8 @@ let through beyond that while the word was on its way becomes a debt, and is pai
 **Connections** of an address are told in the same way, and those of a node that is gone are forgotten.
 
 **Nonces** of handshakes and commands are told at once, with the batch of the same turn. Until it arrives, some
-milliseconds, another node would take the same handshake; the claim of the id then finds the first (see `claims`).
+milliseconds, another node would take the same handshake. It then claims the id of a session that is there, at the node
+that has it; and that node was told of the nonce first, in the same stream, and knew it: the newcomer is sent away.
 A node that starts knows no nonce from before, as a relay that starts anew.
 
 Addresses, keys and nonces are digests under a key of the cluster, at the nodes and between them.
@@ -17,6 +18,7 @@ Addresses, keys and nonces are digests under a key of the cluster, at the nodes 
 
 from typing import TYPE_CHECKING, Final
 
+from keys.primitives import keyed_digest
 from relay.backplane.link import Peer
 from relay.backplane.records import SEEN, SPENT, Kind, split
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from relay.backplane.node import Backplane
     from relay.guard import Buckets, ReplayMemory
 
+_HANDSHAKES: Final = 0
+_REPEATED: Final = 4096
+_KEY_DIGEST: Final = 16
 SHARE: Final = 0.25
 """The part of a burst, or of the connections of one address, that all nodes together may not know of."""
 
@@ -37,6 +42,7 @@ class Shares:
         self._rates: tuple[Buckets, ...] = (core.handshake_rate, core.door.token_failures, core.door.tls_rate)
         self._memories: tuple[ReplayMemory, ...] = (core.handshakes_seen, core.commands_seen)
         self._places: dict[bytes, int] = {}
+        self._repeated: dict[tuple[Peer, bytes], None] = {}
         self._untold: dict[tuple[int, bytes], int] = {}
         for number, buckets in enumerate(self._rates):
             buckets.share(key, lambda digest, number=number: self._spent(number, digest))  # type: ignore[misc]
@@ -112,12 +118,25 @@ class Shares:
         for part in split(body, SPENT.size):
             self._node.core.door.tally.elsewhere(peer.number, *SPENT.unpack(part))
 
-    def seen(self, body: bytes) -> None:
+    def seen(self, peer: Peer, body: bytes) -> None:
         """Another node saw nonces."""
         if body and body[0] < len(self._memories):
             for part in split(body[1:], SEEN.size):
-                self._memories[body[0]].remember(*SEEN.unpack(part))
+                key, digest = SEEN.unpack(part)
+                if not self._memories[body[0]].remember(key, digest) and body[0] == _HANDSHAKES:
+                    if len(self._repeated) >= _REPEATED:
+                        self._repeated.clear()
+                    self._repeated[peer, key] = None
+
+    def repeated(self, peer: Peer, x_pub: bytes) -> bool:
+        """Tell, once, whether the last handshake with a key that another node took was one that we had seen."""
+        entry = (peer, keyed_digest(self._node.seals.shared_key, x_pub, _KEY_DIGEST))
+        if entry not in self._repeated:
+            return False
+        del self._repeated[entry]
+        return True
 
     def node_gone(self, peer: Peer) -> None:
         """A node is gone: nobody is connected to it."""
         self._node.core.door.tally.forget_elsewhere(peer.number)
+        self._repeated = {entry: None for entry in self._repeated if entry[0] is not peer}

@@ -8,7 +8,7 @@ from keys.identity import Identity, PublicIdentity
 from relay.limits import Limits
 from relay.reasons import Refusal
 from tests.relay.cluster import Cluster
-from tests.relay.harness import Peer, identity
+from tests.relay.harness import Peer, identity, upgrade
 from wire import commands as c
 
 
@@ -122,8 +122,6 @@ def test_a_newcomer_that_leaves_while_it_waits() -> None:
 def test_a_handshake_is_accepted_once_in_the_whole_cluster() -> None:
     cluster = Cluster()
     alice = cluster.labs[0].peer(1)
-    from tests.relay.harness import upgrade
-
     alice.transport.arrive(upgrade())
     hello = alice.wire.hello()
     alice.message(hello)
@@ -143,6 +141,30 @@ def test_a_handshake_is_accepted_once_in_the_whole_cluster() -> None:
     again.message(hello)
     cluster.run()
     assert again.over
+
+
+def test_a_handshake_that_is_repeated_before_the_other_node_can_know_of_it() -> None:
+    cluster = Cluster()
+    cluster.medium.delay = 0.01
+    alice = cluster.labs[0].peer(1)
+    alice.transport.arrive(upgrade())
+    hello = alice.wire.hello()
+    alice.message(hello)
+    cluster.run()
+    assert alice.of(c.HandshakeOk)
+    thief = cluster.labs[2].peer(1)
+    thief.transport.arrive(upgrade())
+    thief.message(hello)
+    cluster.advance(1.0)
+    assert thief.close_code == 1008
+    assert not thief.of(c.IdInUse)
+    assert not alice.over
+    assert cluster.sessions(1) == [0]
+    # An honest newcomer is judged as ever.
+    again = cluster.labs[2].peer(1).open()
+    cluster.advance(1.0)
+    assert again.of(c.HandshakeOk)
+    assert cluster.sessions(1) == [2]
 
 
 def test_a_split_leaves_one_session_after_it_heals() -> None:
