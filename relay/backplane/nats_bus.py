@@ -4,7 +4,7 @@ nats-py keeps a queue and a task for each subscription, about 4 KiB, and a task 
 subscription for each session, so both are too much: :class:`_Client` takes messages where nats-py's parser hands them
 over, and keeps for each subscription a few words that are enough for nats-py to renew it after a reconnection. That
 relies on names that begin with an underscore; `constraints.txt` pins what was tested, and the tests go through all of
-them. Measured with 50,000 ids: see `bench/RESULTS.md`.
+XX
 """
 
 import asyncio
