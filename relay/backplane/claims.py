@@ -104,6 +104,8 @@ class Claims:
         self._node = node
         self._held: dict[bytes, Held] = {}
         self._claims: dict[bytes, Claim] = {}
+        self._judged: dict[int, Claim] = {}
+        """By their numbers, those that a holder's node judges."""
         self._elsewhere: dict[tuple[Peer, int], Elsewhere] = {}
         self._serial = 0
 
@@ -132,6 +134,7 @@ class Claims:
             return
         if claim.holder is not None:
             claim.holder.put(Kind.CLAIM_OFF, claim.number.to_bytes(4, "big"))
+            self._unjudged(claim)
         del self._claims[session.id]
         self._let_go(session)
         self._node.router.decided(session.id)
@@ -150,6 +153,7 @@ class Claims:
             self._granted(claim)
         elif found.standing is Standing.HOLDING:
             claim.holder = node.peer(found.node)
+            self._judged[claim.number] = claim
             public = claim.session.public
             claim.holder.put(Kind.CLAIM, CLAIM.pack(claim.number, public.x_pub, public.ed_pub))
             # It may take as long as its client to answer, and stand in line behind others for as long each.
@@ -170,7 +174,7 @@ class Claims:
     def _overdue(self, claim: Claim, holder: Peer) -> None:
         if self._current(claim) and claim.holder is holder:
             holder.put(Kind.CLAIM_OFF, claim.number.to_bytes(4, "big"))
-            claim.holder = None
+            self._unjudged(claim)
             if self._node.clock() - holder.heard < ANSWER_WITHIN:
                 self._again(claim)  # it lives, and has a line
             else:
@@ -200,14 +204,18 @@ class Claims:
     def claim_answered(self, peer: Peer, body: bytes) -> None:
         """The node of the holder has judged a newcomer of ours."""
         number = int.from_bytes(body[:4], "big")
-        for claim in list(self._claims.values()):
-            if claim.number == number and claim.holder is peer:
-                claim.holder = None
-                if body[4:] == bytes((_FREE,)):
-                    self._again(claim)
-                else:
-                    self._finished(claim, admitted=False, repeated=body[4:] == bytes((_REPEATED,)))
-                return
+        claim = self._judged.get(number)
+        if claim is None or claim.holder is not peer:
+            return  # it is decided already, or its client left
+        self._unjudged(claim)
+        if body[4:] == bytes((_FREE,)):
+            self._again(claim)
+        else:
+            self._finished(claim, admitted=False, repeated=body[4:] == bytes((_REPEATED,)))
+
+    def _unjudged(self, claim: Claim) -> None:
+        self._judged.pop(claim.number, None)
+        claim.holder = None
 
     # --- Ids of this node --------------------------------------------------------------------------------------------
 
@@ -353,5 +361,5 @@ class Claims:
             self._node.core.entry.gave_up_elsewhere(self._elsewhere.pop(key))
         for claim in list(self._claims.values()):
             if claim.holder is peer and self._current(claim):
-                claim.holder = None
+                self._unjudged(claim)
                 self._again(claim)

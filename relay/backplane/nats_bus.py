@@ -3,8 +3,9 @@
 nats-py keeps a queue and a task for each subscription, about 4 KiB, and a task switch for each message. A node has a
 subscription for each session, so both are too much: :class:`_Client` takes messages where nats-py's parser hands them
 over, and keeps for each subscription a few words that are enough for nats-py to renew it after a reconnection. That
-relies on names that begin with an underscore; `constraints.txt` pins what was tested, and the tests go through all of
-XX
+relies on names that begin with an underscore; `constraints.txt` pins what was tested, and the tests of the bus go
+through all of them. With 50,000 ids (`python -m bench.cluster --ids 50000`) joining takes some 65 µs of processor time
+and 1.9 KiB for each, all that the node keeps of it and the check a second later included.
 """
 
 import asyncio

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CACHED: Final = 65_536
 """Ids in each of two halves of the memory; the half that was not used longest goes."""
 ASKING: Final = 4096
-"""Ids that may be waited for at once."""
+"""Ids that may be asked for at once."""
 WAITING_EACH: Final = 4 * 1024 * 1024
 """Bytes of parcels that may wait for one id: as many as for a recipient that is here and stalls."""
 WAITING_ALL: Final = 32 * 1024 * 1024
@@ -67,6 +67,7 @@ class Router:
         self._recent: dict[bytes, Peer] = {}
         self._older: dict[bytes, Peer] = {}
         self._waiting: dict[bytes, Waiting] = {}
+        self._asking = 0
         self._refused: dict[tuple[bytes, bytes], None] = {}
         self.bytes = 0
         """Bytes of parcels that wait."""
@@ -129,7 +130,7 @@ class Router:
             self._put(peer, parcel)
         elif not self._node.bus.connected:
             self._node.parcels.failed(parcel, Refusal.NODE_LOST)
-        elif len(self._waiting) >= ASKING:
+        elif self._asking >= ASKING:
             self._node.parcels.failed(parcel, Refusal.NODE_FULL)
         else:
             waiting = self._open(target)
@@ -194,10 +195,12 @@ class Router:
         if waiting.asking or waiting.claimed:
             return
         waiting.asking = True
+        self._asking += 1
         self.lookups += 1
 
         def answered(found: Found) -> None:
             waiting.asking = False
+            self._asking -= 1
             if self._waiting.get(target) is waiting and not waiting.claimed:
                 self._answered(target, waiting, found)
 
