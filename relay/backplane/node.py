@@ -32,6 +32,9 @@ ACK_WITHIN: Final = 0.02
 MARGIN: Final = 10.0
 """Seconds by which a session may be older than a silence between two nodes, and yet be unknown to the other."""
 MOST_NODES: Final = 512
+MOST_NEWS: Final = 16 * 1024 * 1024
+"""Bytes of the nodes' own records that may wait for one, beyond what frames may. Who comes and goes is told to all, and
+each has to take it: one that lives and cannot keep up is given up, and begins anew with what is true then."""
 _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
@@ -213,7 +216,7 @@ class Backplane:
             self._lapsed(now)
         self._beat_at = now
         for peer in list(self.peers):
-            if now - peer.heard > GONE_AFTER:
+            if now - peer.heard > GONE_AFTER or peer.waiting > peer.bound + MOST_NEWS:
                 self._gone(peer)
             else:
                 peer.beat(now)

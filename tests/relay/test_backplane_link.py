@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keys.errors import OpenError
 from relay.backplane.link import GONE_AFTER, WINDOW
-from relay.backplane.node import REFUSED
+from relay.backplane.node import MOST_NEWS, REFUSED
 from relay.backplane.options import ClusterOptions
 from relay.backplane.records import Kind, parse_parcel
 from relay.backplane.seals import ANSWER, ASK, DATA, HELLO, Seals
@@ -235,6 +235,28 @@ def test_what_is_on_its_way_is_bounded() -> None:
     cluster.buses[1].read_on()
     cluster.advance(1.0)
     assert len(bob.delivered) == 301
+
+
+def test_a_node_that_cannot_keep_up_is_given_up_and_begins_anew() -> None:
+    cluster = Cluster(2)
+    [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
+    alice.say(c.Subscribe.of([bob.public.x_pub]))
+    cluster.run()
+    node = cluster.nodes[0]
+    [peer] = node.peers
+    cluster.buses[1].pause()
+    for _ in range(MOST_NEWS // 30_000 + 200):
+        peer.put(Kind.WHO, bytes(4) + bytes(32) * 1000)
+    cluster.advance(0.5)
+    assert not peer.alive
+    assert peer.waiting == 0
+    cluster.buses[1].read_on()
+    cluster.advance(5.0)
+    assert [each.up for each in node.peers] == [True]
+    assert alice.presence[-1] == (True, bob.public.x_pub)
+    sent = alice.send(bob)
+    cluster.advance(1.0)
+    assert bob.delivered == [sent]
 
 
 def test_a_node_that_was_away_does_not_believe_what_lay_unread() -> None:
