@@ -34,6 +34,7 @@ from relay.websocket import Phase
 from wire.frames import Random
 
 if TYPE_CHECKING:
+    from relay.backplane.link import Peer
     from relay.backplane.node import Backplane
 
 
@@ -85,6 +86,8 @@ class Core:
         self.sessions = self.hub.sessions
         self.presence: Presence[Session] = Presence(limits.presence_per_second, limits.presence_burst)
         self.budget: Budget[Correspondent, Session] = Budget(limits)
+        self.remote: dict[bytes, Peer] = {}
+        """Nodes of ids that are not here, as far as known; always empty without a cluster."""
         self.cluster: Backplane | None = None
         """The other relays that are one with this, if there are any."""
         self.subscriptions = 0

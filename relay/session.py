@@ -119,7 +119,7 @@ class Session(MeteredSocket):
         if unmask is None or position >= end or data[position] != FIN_BINARY:
             return position, 0
         reset_in, update_in = unmask.methods
-        sessions = self.core.sessions
+        sessions, remote = self.core.sessions, self.core.remote
         client_id = self.id
         limit = self.max_message
         count = 0
@@ -154,8 +154,10 @@ class Session(MeteredSocket):
             if target != known_target:
                 found = sessions.get(target)
                 if found is None:
-                    if self._unrouted(target, packet):
+                    node = remote.get(target)
+                    if node is not None and node.put_packet(self, client_id, target, packet):
                         continue
+                    self._unrouted(target, packet)
                     break
                 known_target, recipient = target, found
                 reset_out, update_out = recipient.mask.methods
@@ -174,18 +176,14 @@ class Session(MeteredSocket):
                 self.core.turns.touch(recipient)
         return position, count
 
-    def _unrouted(self, target: bytes, packet: bytes) -> bool:
-        """Take a frame that is for no session: for the server, or for nobody who is here.
-
-        Returns whether the run can go on: the frame went to another node, which costs as little as a session here.
-        """
+    def _unrouted(self, target: bytes, packet: bytes) -> None:
+        """Take a frame that is for no session: for the server, or for nobody who is here."""
         if target == SERVER_ID:
             self.core.turns.heavy(self, self.core.control.command_received, target + packet)
         elif self.core.cluster is not None:
-            return self.core.cluster.router.frame(self, target, packet)
+            self.core.cluster.router.frame(self, target, packet)
         else:
             self.refuse(target, packet[:NONCE_SIZE], Refusal.OFFLINE)
-        return False
 
     def deliver(self, packet: bytes, sender_id: bytes, sender: "Correspondent | None") -> None:
         """Take a packet that came by another node, or had to wait; whoever sent it is told if there is no room."""

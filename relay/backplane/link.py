@@ -44,7 +44,10 @@ HELLO_AGAIN: Final = 0.4
 RECORD: Final = Struct(">BI")
 """Before each record: its kind, and the bytes that follow."""
 FRAME: Final = 1
-"""The kind of record that most are."""
+"""The kind of record that most are: a client's packet, as a parcel (`records`)."""
+FRAME_HEAD: Final = Struct(">BIB8s8s")
+"""What stands before the packet: kind, size of the rest, tries, recipient, sender."""
+_PARCEL: Final = FRAME_HEAD.size - RECORD.size
 _MAX_RECORD: Final = MAX_FRAME + 4096
 _STREAM: Final = 8
 _HELLO: Final = Struct(f">{LINK_NONCE}s{LINK_NONCE}s{_STREAM}s{_STREAM}sQB16s")
@@ -121,6 +124,18 @@ class Peer:
     def settled(self) -> bool:
         """Whether everything was acknowledged."""
         return not self._waiting and not self._sent
+
+    def put_packet(self, sender: object, sender_id: bytes, target: bytes, packet: bytes) -> bool:
+        """Queue a client's packet for an id that this node has, if there is room: the hot path."""
+        size = len(packet) + FRAME_HEAD.size + _ENTRY
+        if self._waiting_bytes + self._sent_bytes + size > self.bound or not self.alive:
+            return False
+        if not self._waiting:
+            self._owner.dirty(self)
+        head = FRAME_HEAD.pack(FRAME, len(packet) + _PARCEL, 0, target, sender_id)
+        self._waiting.append((head + packet, sender))
+        self._waiting_bytes += size
+        return True
 
     def put_frame(self, record: bytes, origin: object) -> bool:
         """Queue a record that is a client's frame, if there is room."""

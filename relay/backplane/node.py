@@ -34,7 +34,8 @@ MARGIN: Final = 10.0
 MOST_NODES: Final = 512
 MOST_NEWS: Final = 16 * 1024 * 1024
 """Bytes of the nodes' own records that may wait for one, beyond what frames may. Who comes and goes is told to all, and
-each has to take it: one that lives and cannot keep up is given up, and begins anew with what is true then."""
+each has to take it: one that lives and cannot keep up is given up, and begins anew with what is true then. What it has
+not read by then it may yet deliver, although that was answered with 0x03."""
 _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
@@ -124,6 +125,7 @@ class Backplane:
             self._beat_timer.cancel()
         self.shares.close()
         self.core.cluster = None
+        self.core.remote.clear()
         for peer in list(self.peers):
             peer.gone()
         self._peers.clear()

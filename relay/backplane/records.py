@@ -15,8 +15,6 @@ from keys.primitives import KEY_SIZE, NONCE_SIZE
 from relay.backplane.link import FRAME, RECORD
 
 PARCEL: Final = Struct(f">B{ID_SIZE}s{ID_SIZE}s")
-FRAME_HEAD: Final = Struct(f">BIB{ID_SIZE}s{ID_SIZE}s")
-"""Record head and parcel head in one, for the one kind of record that has to be made fast."""
 
 
 class Kind(IntEnum):

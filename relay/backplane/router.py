@@ -17,7 +17,7 @@ from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Outcome
 from relay.backplane.link import FRAME, Peer
 from relay.backplane.lookup import Found, Standing, ask
-from relay.backplane.records import FRAME_HEAD, PARCEL, Parcel
+from relay.backplane.records import Parcel
 from relay.hub import Change
 from relay.reasons import Refusal
 
@@ -64,7 +64,8 @@ class Router:
 
     def __init__(self, node: "Backplane") -> None:
         self._node = node
-        self._recent: dict[bytes, Peer] = {}
+        # Sessions look into it themselves: a frame for an id in it takes no other step.
+        self._recent: dict[bytes, Peer] = node.core.remote
         self._older: dict[bytes, Peer] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._asking = 0
@@ -85,18 +86,16 @@ class Router:
 
     # What is known of where ids are ends with the connection to the bus: without it everything is refused at once.
 
-    def frame(self, sender: "Session", target: bytes, packet: bytes) -> bool:
-        """Send a client's packet to an id that is not here; tell whether it is on its way."""
+    def frame(self, sender: "Session", target: bytes, packet: bytes) -> None:
+        """Send a client's packet to an id that is not here, and of which `core.remote` does not tell where it is."""
         peer = self._recent.get(target) or self._known(target)
         if peer is None:
             self.send(Parcel(FRAME, 0, target, sender.id, packet, sender))
-            return False
-        record = FRAME_HEAD.pack(FRAME, PARCEL.size + len(packet), 0, target, sender.id) + packet
-        if peer.put_frame(record, sender):
-            return True
+            return
+        if peer.put_packet(sender, sender.id, target, packet):
+            return
         sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
         self.remember_refused(sender.id, target)
-        return False
 
     def _known(self, target: bytes) -> Peer | None:
         # Only whoever is connected is worth a place in the half that stays.
@@ -108,7 +107,8 @@ class Router:
 
     def _remember(self, target: bytes, peer: Peer) -> None:
         if len(self._recent) >= CACHED:
-            self._older, self._recent = self._recent, {}
+            self._older = dict(self._recent)
+            self._recent.clear()
         self._recent[target] = peer
 
     def _forget(self, target: bytes) -> Peer | None:
@@ -295,7 +295,8 @@ class Router:
 
     def bus_lost(self) -> None:
         """Nothing can be asked: what waits for answers is refused. What was on its way may yet arrive."""
-        self._recent, self._older = {}, {}
+        self._recent.clear()
+        self._older = {}
         for target, waiting in list(self._waiting.items()):
             if not waiting.claimed:
                 waiting.barrier = None

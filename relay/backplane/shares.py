@@ -5,8 +5,8 @@ Nothing is asked before a decision: each node decides by its own memory, into wh
 **Rates.** A node tells what it let an address spend once that is a `SHARE` of the burst, divided by the nodes. So what
 is not told yet is less than `SHARE` of one burst in the whole cluster, however many nodes an address comes to. What was
 let through beyond that while the word was on its way becomes a debt, and is paid back before anything else. So a flood
-over all nodes gets one burst and a `SHARE`, and what they can compute within the time that a word takes: at a tenth of a
-millisecond and more for a handshake that is little on one site, and on several as many as fit into their distance.
+over all nodes gets one burst and a `SHARE`, and what they can compute within the time that a word takes: at a tenth of
+a millisecond and more for a handshake that is little on one site, and on several what fits into their distance.
 
 **Connections** of an address are told in the same way, and those of a node that is gone are forgotten.
 
