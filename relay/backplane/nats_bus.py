@@ -22,9 +22,9 @@ from nats.aio.client import Client
 from nats.protocol.command import pub_cmd, sub_cmd, unsub_cmd
 
 from keys.errors import KeyFileError
+from keys.nats_credentials import read_credentials
 from relay.backplane.bus import Answered, Outcome, Received
 from relay.backplane.options import ClusterError, ClusterOptions
-from keys.nats_credentials import read_credentials
 
 CONNECT_WITHIN: Final = 15.0
 """Seconds until a relay that starts gives up: a NATS cluster of the same machine may be starting too."""

@@ -203,7 +203,7 @@ async def test_a_node_that_is_told_to_stop_loses_nothing(relays: ClusterProcess)
         except Closed as closed:
             assert closed.code == 1001
         assert relays.relays[0].wait() == 0
-        arrived = set()
+        arrived: set[bytes] = set()
         while arrived | answered != sent:
             arrived.add((await bob.expect(PeerFrame)).packet[:24])
         assert not arrived & answered
