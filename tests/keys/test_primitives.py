@@ -1,6 +1,7 @@
 """keys/primitives.py against published vectors, and against implementations that are not ours."""
 
 import pickle
+from collections.abc import Callable
 
 import nacl.bindings
 import pytest
@@ -424,13 +425,14 @@ def test_aead_stream_is_xchacha20_poly1305(key: bytes, count: int, plaintext: by
     sealed = stream.seal(count, plaintext, bound)
     assert sealed == p.aead_seal(key, nonce, plaintext, bound)
     assert stream.open(count, sealed, bound) == p.aead_open(key, nonce, sealed, bound) == plaintext
-    for changed in (
+    changes: tuple[Callable[[], bytes], ...] = (
         lambda: stream.open(count ^ 1, sealed, bound),
         lambda: stream.open(count, sealed[:-1] + bytes((sealed[-1] ^ 1,)), bound),
         lambda: stream.open(count, sealed, bound + b"x"),
         lambda: stream.open(count, sealed[:10], bound),
         lambda: p.aead_open(key, nonce, sealed, bound + b"x"),
-    ):
+    )
+    for changed in changes:
         with pytest.raises(OpenError):
             changed()
     assert repr(stream) == "AeadStream(…)"
