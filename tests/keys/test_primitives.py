@@ -1,7 +1,7 @@
 """keys/primitives.py against published vectors, and against implementations that are not ours."""
 
 import pickle
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import nacl.bindings
 import pytest
@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from keys import primitives as p
 from keys.errors import BadKey, OpenError
 from tests.keys.known import LOW_ORDER_ED, LOW_ORDER_X, NOT_CANONICAL_ED, NOT_CANONICAL_X, VECTORS, unhex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KEYS = st.binary(min_size=32, max_size=32)
 
