@@ -56,6 +56,13 @@ class _Subscription:
         return self._subject
 
 
+class _Subscriptions(dict[int, Any]):
+    """The subscriptions of one client after another."""
+
+    def clear(self) -> None:
+        """Keep them: nats-py drops them when it gives up, and we do not give up."""
+
+
 class _Client(Client):
     """nats-py without queues and tasks between its parser and us."""
 
@@ -101,9 +108,11 @@ class _Client(Client):
         if self.is_connected:
             self.put(unsub_cmd(sid, 0))
 
-    @property
-    def subscriptions(self) -> dict[int, Any]:
-        return dict(self._subs)
+    def take_over(self, subscriptions: _Subscriptions) -> None:
+        """Use these from now on, and subscribe to all of them."""
+        self._subs = subscriptions
+        for sid, subscription in subscriptions.items():
+            self.put(sub_cmd(subscription.subject, "", sid))
 
 
 class NatsBus:
@@ -118,9 +127,10 @@ class NatsBus:
         self.changed: Callable[[bool], None] = lambda _: None
         self._client: _Client | None = None
         self._sids: dict[str, int] = {}
-        self._last_sid = 0
         # Under the prefix, so that one permission is enough; drawn at random, so that nobody else can guess it.
         self._answers = f"{options.prefix}.answer.{token_hex(12)}."
+        self._last_sid = 1
+        self._subscriptions = _Subscriptions({1: _Subscription(f"{self._answers}*", _unused)})
         self._asked: dict[str, tuple[Answered, asyncio.TimerHandle]] = {}
         self._count = 0
         self._up = False
@@ -189,12 +199,8 @@ class NatsBus:
             with suppress(Exception):
                 await client.close()
             raise
-        before, self._client = self._client, client
-        for sid, subscription in ({} if before is None else before.subscriptions).items():
-            client.add(sid, subscription)
-        if before is None:
-            self._last_sid += 1
-            client.add(self._last_sid, _Subscription(f"{self._answers}*", _unused))
+        self._client = client
+        client.take_over(self._subscriptions)
 
     async def _failed(self, error: Exception) -> None:
         self._error = self._text(error)

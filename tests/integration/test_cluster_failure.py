@@ -194,7 +194,7 @@ async def test_a_node_that_is_told_to_stop_loses_nothing(relays: ClusterProcess)
         assert len((await carol.expect(c.PeerOnline)).x_pubs) == 2
         sent = {await alice.send(bob.public, b"%d" % number) for number in range(300)}
         relays.relays[0].signal(signal.SIGTERM)
-        answered = set()
+        answered: set[bytes] = set()
         try:
             while True:
                 item = await alice.next()

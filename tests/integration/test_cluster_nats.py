@@ -157,6 +157,29 @@ async def test_a_server_that_refuses_us_for_good_may_take_us_tomorrow(server: Se
     await two.close()
 
 
+@run_async
+async def test_when_the_library_gives_up_we_do_not(server: Server) -> None:
+    server.start()
+    one, two = await opened(server.options(), server.options())
+    changes: list[bool] = []
+    one.changed = changes.append
+    echo(one, "blindrelay.id.x", b"one")
+    await eventually_answered(two, "blindrelay.id.x")
+    given_up = one._client
+    assert given_up is not None
+    await given_up.close()  # as at an error of the server that it takes for final
+    assert changes == [False]
+    echo(one, "blindrelay.id.y", b"one")
+    await eventually(lambda: one.connected, "it is back")
+    assert changes == [False, True]
+    assert one._client is not given_up
+    await eventually_answered(two, "blindrelay.id.y")
+    assert await ask(two, "blindrelay.id.x") == (Outcome.ANSWER, b"one")
+    assert await ask(one, "blindrelay.id.z") == (Outcome.NO_RESPONDERS, b"")
+    await one.close()
+    await two.close()
+
+
 async def eventually_answered(bus: NatsBus, subject: str) -> None:
     async with asyncio.timeout(60):
         while (await ask(bus, subject))[0] is not Outcome.ANSWER:

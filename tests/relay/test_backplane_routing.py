@@ -227,3 +227,20 @@ def test_what_nats_sees_names_nobody() -> None:
         for secret in (alice.id, bob.id, alice.public.x_pub, b"Liddell", identity(1).id.hex().encode()):
             assert secret not in data
             assert secret not in subject.encode()
+
+
+def test_whoever_was_refused_for_want_of_the_bus_is_told_when_it_is_back() -> None:
+    cluster = Cluster(2)
+    [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
+    alice.say(c.Subscribe.of([bob.public.x_pub]))
+    cluster.run()
+    alice.news()
+    cluster.buses[0].cut()
+    lost = alice.send(bob)
+    cluster.advance(1.0)
+    assert alice.nacked == [lost]
+    assert not alice.presence
+    cluster.buses[0].restore()
+    cluster.advance(1.0)
+    # Only that makes it send again; nobody was gone for long enough to be told OFFLINE.
+    assert alice.presence == [(True, bob.public.x_pub)]
