@@ -1,11 +1,7 @@
 """keys/primitives.py against published vectors, and against implementations that are not ours."""
 
 import pickle
-<<<<<<< HEAD
-from collections.abc import Callable
-=======
 from typing import TYPE_CHECKING
->>>>>>> cluster
 
 import nacl.bindings
 import pytest
@@ -17,9 +13,6 @@ from hypothesis import strategies as st
 from keys import primitives as p
 from keys.errors import BadKey, OpenError
 from tests.keys.known import LOW_ORDER_ED, LOW_ORDER_X, NOT_CANONICAL_ED, NOT_CANONICAL_X, VECTORS, unhex
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -435,23 +428,14 @@ def test_aead_stream_is_xchacha20_poly1305(key: bytes, count: int, plaintext: by
     sealed = stream.seal(count, plaintext, bound)
     assert sealed == p.aead_seal(key, nonce, plaintext, bound)
     assert stream.open(count, sealed, bound) == p.aead_open(key, nonce, sealed, bound) == plaintext
-<<<<<<< HEAD
-    wrong: list[Callable[[], bytes]] = [
-=======
     changes: tuple[Callable[[], bytes], ...] = (
->>>>>>> cluster
         lambda: stream.open(count ^ 1, sealed, bound),
         lambda: stream.open(count, sealed[:-1] + bytes((sealed[-1] ^ 1,)), bound),
         lambda: stream.open(count, sealed, bound + b"x"),
         lambda: stream.open(count, sealed[:10], bound),
         lambda: p.aead_open(key, nonce, sealed, bound + b"x"),
-<<<<<<< HEAD
-    ]
-    for changed in wrong:
-=======
     )
     for changed in changes:
->>>>>>> cluster
         with pytest.raises(OpenError):
             changed()
     assert repr(stream) == "AeadStream(…)"
