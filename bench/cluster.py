@@ -3,7 +3,7 @@
 The same load goes over each in turn, in rounds: pairs at the relay that is alone, pairs at one node of the cluster, and
 pairs whose ends are at different nodes. A frame's cost is the processor time of the relays it goes through, for time
 alone says little on a machine that others use. `--ids N` tells what N ids cost a node in memory and time, without
-sockets.
+sockets. `--workers N` compares a relay of N workers with one of one, each client in a worker by chance.
 """
 
 import argparse
@@ -38,6 +38,8 @@ from relay.core import Core
 from relay.limits import Limits
 
 _PAIRS: Final = 16
+_SPREAD: Final = 128
+"""Pairs of which each end is in a worker by chance: with two workers half of them cross, give or take 4 %."""
 _FREE: Final = {"frames-per-second": 0, "bytes-per-second": 0}
 
 
@@ -73,10 +75,10 @@ def _command(directory: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "relay", "--port", "0", "--admin", "off", "--drain", "0", *data, *limits, *more]
 
 
-def _edges(sending: Target, receiving: Target) -> list[Edge]:
+def _edges(sending: Target, receiving: Target, pairs: int = _PAIRS) -> list[Edge]:
     # Clients of an earlier load stay connected, as clients do.
-    senders = open_links(sending, [Identity.generate() for _ in range(_PAIRS)])
-    recipients = open_links(receiving, [Identity.generate() for _ in range(_PAIRS)])
+    senders = open_links(sending, [Identity.generate() for _ in range(pairs)])
+    recipients = open_links(receiving, [Identity.generate() for _ in range(pairs)])
     return [Edge(sender, recipient) for sender, recipient in zip(senders, recipients, strict=True)]
 
 
@@ -165,6 +167,44 @@ def measure(rounds: int, seconds: float) -> None:
         print("\nmedian latency, one frame at a time: " + ", ".join(f"{k} {v:.0f} µs" for k, v in latencies.items()))
 
 
+def _children(pid: int) -> dict[int, str]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child): Path(f"/proc/{child}/comm").read_text().strip() for child in children}
+
+
+def measure_workers(count: int, rounds: int, seconds: float) -> None:
+    """Run the same load over a relay of one process and over one of `count` workers, and print what both cost."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        places = {"alone": directory / "alone", "workers": directory / "workers"}
+        more = {"alone": (), "workers": ("--workers", str(count))}
+        pids: dict[str, list[int]] = {}
+        edges: dict[str, list[Edge]] = {}
+        for name, place in places.items():
+            place.mkdir()
+            target = stack.enter_context(started(name, _command(place, *more[name]), 0, place / "log"))
+            pid = target.pid or 0
+            children = _children(pid)
+            nats = [child for child, what in children.items() if what.startswith("nats")]
+            pids[name] = [*(child for child in children if child not in nats), pid, *nats]
+            edges[name] = _edges(target, target, _SPREAD)
+        for size, window in ((256, 8), (256, 1)):
+            costs: dict[str, list[list[float]]] = {name: [] for name in places}
+            for _ in range(rounds):
+                for name in places:
+                    measured, spent = _load(edges[name], size, window, seconds, pids[name])
+                    costs[name].append([each / measured.frames * 1e6 for each in spent])
+            print(f"\n{size} B, {window} in flight, {_SPREAD} pairs; median of {rounds} rounds of {seconds:g} s")
+            alone = statistics.median(each[0] for each in costs["alone"])
+            middle = [statistics.median(column) for column in zip(*costs["workers"], strict=True)]
+            *each, parent, nats_cost = middle
+            relays = statistics.median(sum(round_[:-1]) for round_ in costs["workers"])
+            print(f"  one process: {alone:.2f} µs of CPU a frame")
+            print(f"  {count} workers: {relays:.2f} µs together (" + " + ".join(f"{cost:.2f}" for cost in each), end="")
+            print(f", parent {parent:.2f}), NATS {nats_cost:.2f} µs; the busiest {max(each):.2f} µs")
+            print(f"  with a core for each: ×{alone / max(each):.2f} frames")
+
+
 class _Held:
     """As much of a session as the claims of a node look at."""
 
@@ -211,8 +251,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each load")
     parser.add_argument("--ids", type=int, default=0, help="measure these many ids at a node, and nothing else")
+    parser.add_argument("--workers", type=int, default=0, help="compare these many workers with one process")
     arguments = parser.parse_args()
-    if arguments.ids:
+    if arguments.workers:
+        measure_workers(arguments.workers, arguments.rounds, arguments.seconds)
+    elif arguments.ids:
         with nats_server() as (url, pid):
             before = resident_kib(pid)
             asyncio.run(_ids(arguments.ids, url))

@@ -8,19 +8,22 @@ with a number, answers with the same, and what a worker tells by itself.
 import asyncio
 import contextlib
 import json
-import pickle
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self
 
-if TYPE_CHECKING:
-    from relay.backplane.options import ClusterOptions
-    from relay.settings import Settings
+from pydantic import SecretStr
+
+from relay.backplane.options import ClusterOptions
+from relay.settings import NAMES, Settings
 
 LINE_MAX: Final = 4 * 1024 * 1024
 """Bytes of one line: the metrics of a process are some 60 KiB."""
 _HEAD: Final = struct.Struct(">I")
+_PATHS: Final = ("credentials", "ca", "certificate", "key")
+"""Of :class:`ClusterOptions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,13 @@ class Orders:
 
     index: int
     """1 to `settings.workers`."""
-    settings: "Settings"
+    settings: Settings
     """Of the whole relay, with the port that it got."""
     arguments: tuple[str, ...]
     """The relay's flags, for SIGHUP."""
     seeds: tuple[bytes, bytes] = field(repr=False)
     notifier_id: bytes | None
-    cluster: "ClusterOptions" = field(repr=False)
+    cluster: ClusterOptions = field(repr=False)
     channel: int
     """Number of the socket to the parent."""
     sockets: tuple[int, ...] = ()
@@ -43,8 +46,39 @@ class Orders:
 
     def encode(self) -> bytes:
         """Return them as they are written to standard input."""
-        body = pickle.dumps(self)
+        whole = {each.name: getattr(self, each.name) for each in fields(self)}
+        whole |= {"settings": self.settings.model_dump(), "cluster": asdict(self.cluster)}
+        body = json.dumps(whole, default=_plain).encode()
         return _HEAD.pack(len(body)) + body
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Return what :meth:`encode` wrote after the size.
+
+        Raises:
+            ValueError: it did not.
+        """
+        whole = json.loads(body)
+        cluster, notifier_id = whole["cluster"], whole["notifier_id"]
+        paths = {name: Path(cluster[name]) for name in _PATHS if cluster[name] is not None}
+        servers, secret = tuple(cluster["servers"]), bytes.fromhex(cluster["secret"])
+        x_seed, ed_seed = (bytes.fromhex(seed) for seed in whole["seeds"])
+        return cls(
+            index=whole["index"],
+            settings=NAMES.of(**whole["settings"]),
+            arguments=tuple(whole["arguments"]),
+            seeds=(x_seed, ed_seed),
+            notifier_id=None if notifier_id is None else bytes.fromhex(notifier_id),
+            cluster=ClusterOptions(**{**cluster, **paths, "servers": servers, "secret": secret}),
+            channel=whole["channel"],
+            sockets=tuple(whole["sockets"]),
+        )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def read_orders(stream: BinaryIO) -> Orders:
@@ -54,10 +88,7 @@ def read_orders(stream: BinaryIO) -> Orders:
         EOFError: there is no parent, or no more.
     """
     (size,) = _HEAD.unpack(_exactly(stream, _HEAD.size))
-    # From the process that started this one, through a pipe that nobody else can write to.
-    orders = pickle.loads(_exactly(stream, size))  # noqa: S301
-    assert isinstance(orders, Orders)  # noqa: S101 - for the type checker
-    return orders
+    return Orders.decode(_exactly(stream, size))
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:

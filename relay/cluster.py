@@ -7,7 +7,6 @@ import importlib.util
 import shutil
 import ssl
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -50,9 +49,10 @@ async def join(core: "Core", options: ClusterOptions) -> Backplane:
     Raises:
         ClusterError: it cannot be joined; the text says why, and what to do.
     """
-    # By name: whoever needs no cluster must not import the backplane, nor have the library that it needs.
-    joined: Backplane = await import_module("relay.backplane").join(core, options)
-    return joined
+    # Only here: whoever needs no cluster must not load what a node is made of, nor have the library that it needs.
+    from relay import backplane
+
+    return await backplane.join(core, options)
 
 
 def cluster_options(settings: "Settings", node: str | None = None) -> ClusterOptions | None:

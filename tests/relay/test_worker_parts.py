@@ -103,6 +103,33 @@ def test_orders_arrive_whole_and_nothing_more_is_read() -> None:
             read_orders(io.BytesIO(sent.encode()[:end]))
 
 
+def test_orders_are_the_same_with_all_that_they_can_hold(tmp_path: Path) -> None:
+    cluster = ClusterOptions(
+        ("tls://a.example:4222", "tls://b.example:4222"),
+        bytes(range(32)),
+        credentials=tmp_path / "relay.creds",
+        ca=tmp_path / "ca.pem",
+        certificate=tmp_path / "relay.pem",
+        key=tmp_path / "relay.key",
+        node="worker-2",
+    )
+    settings = Settings(
+        data_dir=tmp_path,
+        nats=cluster.servers,
+        nats_creds=cluster.credentials,
+        cluster_secret=SecretStr(cluster.secret.hex()),
+        workers=4,
+        push_kinds=("fcm", "apns"),
+        drain=0.5,
+        unix_socket_mode="0666",
+        notice="zwölf „Boxkämpfer“",
+    )
+    sent = orders(settings=settings, cluster=cluster, notifier_id=bytes(range(8)), seeds=(b"\x01" * 32, b"\xfe" * 32))
+    found = read_orders(io.BytesIO(sent.encode()))
+    assert found == sent
+    assert found.settings.cluster_secret == settings.cluster_secret
+
+
 def test_orders_are_shown_without_secrets() -> None:
     seeds = Identity.generate().seeds
     shown = repr(orders(seeds=seeds, settings=Settings(token=SecretStr("0123456789abcdef"))))
