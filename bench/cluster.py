@@ -182,6 +182,7 @@ def measure_workers(count: int, rounds: int, seconds: float) -> None:
         edges: dict[str, list[Edge]] = {}
         for name, place in places.items():
             place.mkdir()
+            write_server_keys(place / "relay.keys", ServerKeys(Identity.generate(), None))
             target = stack.enter_context(started(name, _command(place, *more[name]), 0, place / "log"))
             pid = target.pid or 0
             children = _children(pid)

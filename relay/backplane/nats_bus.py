@@ -136,7 +136,7 @@ class NatsBus:
         self._up = False
         self._closing = False
         self._revival: asyncio.Task[None] | None = None
-        self._error = ""
+        self._error = self._said = ""
 
     # --- Connecting --------------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class NatsBus:
                 await self._connect()
         except TimeoutError:
             raise ClusterError(
-                f"no NATS server could be reached within {CONNECT_WITHIN:.0f} s ({self._error or 'no answer'}): "
+                f"no NATS server could be reached within {CONNECT_WITHIN:.0f} s ({self._said or self._error or 'no answer'}): "
                 "is one running, and are the addresses, the credentials and the TLS files right?"
             ) from None
         except KeyFileError as error:
@@ -204,6 +204,9 @@ class NatsBus:
 
     async def _failed(self, error: Exception) -> None:
         self._error = self._text(error)
+        if isinstance(error, nats.errors.Error):
+            # A server that refuses us hangs up, which may be noticed again, and would not tell why.
+            self._said = self._error
         structlog.get_logger().debug("nats", error=self._error)
 
     def _text(self, error: BaseException) -> str:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
 from keys.identity import Identity
 from relay.backplane import ClusterError, ClusterOptions, join, nats_bus
 from relay.backplane.bus import Outcome
 from relay.backplane.nats_bus import NatsBus
+from relay.cluster import cluster_options
 from relay.core import Core
 from relay.limits import Limits
+from relay.settings import Settings
 from tests.support.certificates import make_certificate
 from tests.support.clients import eventually, run_async
 from tests.support.nats_cluster import PROGRAM, free_ports
+from tests.support.nats_jwt import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +56,10 @@ class Server:
                 time.sleep(0.02)
             else:
                 return self
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -213,6 +223,70 @@ async def test_tls(server: Server, tmp_path: Path) -> None:
     options = server.options("tls", ca=files.chain)
     one, two = await opened(options, options)
     echo(one, "blindrelay.id.x", b"one")
+    await eventually_answered(two, "blindrelay.id.x")
+    await one.close()
+    await two.close()
+
+
+@run_async
+async def test_credentials_of_an_operator(server: Server, tmp_path: Path) -> None:
+    """The permissions are those that deploy/nats.conf gives: a relay needs no others."""
+    operator = Operator()
+    server.start(operator.config)
+    settings = Settings(
+        nats=(f"nats://127.0.0.1:{server.port}",),
+        nats_creds=operator.user(tmp_path / "relay.creds", "blindrelay.>"),
+        cluster_secret=SecretStr(SECRET.hex()),
+    )
+    options = cluster_options(settings)
+    assert options is not None
+    identity = Identity.generate()
+    nodes = [
+        await join(Core(asyncio.get_running_loop(), identity, Limits()), replace(options, node=name)) for name in "ab"
+    ]
+    assert [len(node.peers) for node in nodes] == [1, 1]
+    assert [next(iter(node.peers)).up for node in nodes] == [True, True]
+    for node in nodes:
+        await node.close()
+
+
+@pytest.mark.usefixtures("impatient")
+@run_async
+async def test_credentials_of_another_operator(server: Server, tmp_path: Path) -> None:
+    server.start(Operator().config)
+    credentials = Operator().user(tmp_path / "relay.creds", "blindrelay.>")
+    for options in (server.options(credentials=credentials), server.options()):
+        with pytest.raises(ClusterError, match=r"(?i)authorization"):
+            await NatsBus(options).connect()
+
+
+@run_async
+async def test_credentials_that_do_not_reach_far_enough(server: Server, tmp_path: Path) -> None:
+    operator = Operator()
+    server.start(operator.config)
+    [bus] = await opened(server.options(credentials=operator.user(tmp_path / "relay.creds", "others.>")))
+    bus.subscribe("blindrelay.id.x", lambda *_: None)
+    await eventually(lambda: "permissions violation" in bus._error.lower(), "NATS says so")
+    await bus.close()
+
+
+@run_async
+async def test_a_server_that_is_paused_is_as_good_as_gone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket takes all that is written: only what it does not answer tells."""
+    monkeypatch.setattr(nats_bus, "_PING_EVERY", 0.05)
+    server.start()
+    one, two = await opened(server.options(), server.options())
+    changes: list[bool] = []
+    one.changed = changes.append
+    echo(one, "blindrelay.id.x", b"one")
+    await eventually_answered(two, "blindrelay.id.x")
+    server.signal(signal.SIGSTOP)
+    hung = asyncio.ensure_future(ask(two, "blindrelay.id.x", 60))
+    await eventually(lambda: not (one.connected or two.connected), "both notice")
+    assert await hung == (Outcome.LOST, b"")
+    assert changes == [False]
+    server.signal(signal.SIGCONT)
+    await eventually(lambda: one.connected and two.connected, "both are back")
     await eventually_answered(two, "blindrelay.id.x")
     await one.close()
     await two.close()
