@@ -167,9 +167,14 @@ def measure(rounds: int, seconds: float) -> None:
         print("\nmedian latency, one frame at a time: " + ", ".join(f"{k} {v:.0f} µs" for k, v in latencies.items()))
 
 
-def _children(pid: int) -> dict[int, str]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child): Path(f"/proc/{child}/comm").read_text().strip() for child in children}
+def _descendants(pid: int) -> dict[int, str]:
+    """Return the processes below one, each with its command line."""
+    found: dict[int, str] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ").strip()
+            found |= _descendants(child)
+    return found
 
 
 def measure_workers(count: int, rounds: int, seconds: float) -> None:
@@ -185,9 +190,10 @@ def measure_workers(count: int, rounds: int, seconds: float) -> None:
             write_server_keys(place / "relay.keys", ServerKeys(Identity.generate(), None))
             target = stack.enter_context(started(name, _command(place, *more[name]), 0, place / "log"))
             pid = target.pid or 0
-            children = _children(pid)
-            nats = [child for child, what in children.items() if what.startswith("nats")]
-            pids[name] = [*(child for child in children if child not in nats), pid, *nats]
+            below = _descendants(pid)
+            workers = [child for child, command in below.items() if command.endswith("relay.worker")]
+            # The private NATS server, and the shell that watches over it.
+            pids[name] = [*workers, pid, *(child for child in below if child not in workers)]
             edges[name] = _edges(target, target, _SPREAD)
         for size, window in ((256, 8), (256, 1)):
             costs: dict[str, list[list[float]]] = {name: [] for name in places}
@@ -197,13 +203,16 @@ def measure_workers(count: int, rounds: int, seconds: float) -> None:
                     costs[name].append([each / measured.frames * 1e6 for each in spent])
             print(f"\n{size} B, {window} in flight, {_SPREAD} pairs; median of {rounds} rounds of {seconds:g} s")
             alone = statistics.median(each[0] for each in costs["alone"])
-            middle = [statistics.median(column) for column in zip(*costs["workers"], strict=True)]
-            *each, parent, nats_cost = middle
-            relays = statistics.median(sum(round_[:-1]) for round_ in costs["workers"])
+            *each, parent = [statistics.median(column) for column in zip(*costs["workers"], strict=True)][: count + 1]
+            together = statistics.median(sum(spent[:count]) for spent in costs["workers"])
+            bus = statistics.median(sum(spent[count + 1 :]) for spent in costs["workers"])
             print(f"  one process: {alone:.2f} µs of CPU a frame")
-            print(f"  {count} workers: {relays:.2f} µs together (" + " + ".join(f"{cost:.2f}" for cost in each), end="")
-            print(f", parent {parent:.2f}), NATS {nats_cost:.2f} µs; the busiest {max(each):.2f} µs")
-            print(f"  with a core for each: ×{alone / max(each):.2f} frames")
+            print(
+                f"  {count} workers: {together:.2f} µs together ({' + '.join(f'{cost:.2f}' for cost in each)}),",
+                end=" ",
+            )
+            print(f"parent {parent:.2f} µs, NATS {bus:.2f} µs")
+            print(f"  with a core for each worker: ×{alone / max(each):.2f} frames")
 
 
 class _Held:

@@ -172,6 +172,27 @@ async def test_one_nats_server_of_three_is_killed(relays: ClusterProcess) -> Non
 
 
 @run_async
+async def test_one_nats_server_of_three_is_paused(relays: ClusterProcess) -> None:
+    """It goes on taking what its relay writes, and says nothing: its relay has to notice by itself."""
+    async with relays.clients(0) as here, relays.clients(1) as there, relays.clients(2) as elsewhere:
+        alice, carol = await here.open(), await elsewhere.open()
+        bob, local = await there.open(), await there.open()
+        await there_and_back(alice, bob)
+        relays.nats.signal(1, signal.SIGSTOP)
+        await bob.send(local.public, b"as if nothing were")
+        assert await local.text_from(bob.public) == b"as if nothing were"
+        await eventually(lambda: "degraded" in ready(relays, 1), "it says so")
+        assert ready(relays, 0) == "ready\n"
+        nonce = await bob.send(alice.public, b"lost")
+        assert await bob.expect(c.RecipientOffline) == c.RecipientOffline(alice.id, nonce)
+        await talk(alice, carol)
+        relays.nats.signal(1, signal.SIGCONT)
+        await eventually(lambda: ready(relays, 1) == "ready\n", "it is back")
+        await talk(alice, bob)
+        await talk(bob, carol)
+
+
+@run_async
 async def test_two_relays_claim_one_id(relays: ClusterProcess) -> None:
     async with relays.clients(0) as here, relays.clients(2) as there:
         alice = await here.open()
