@@ -151,8 +151,9 @@ class NatsBus:
             async with asyncio.timeout(CONNECT_WITHIN):
                 await self._connect()
         except TimeoutError:
+            why = self._said or self._error or "no answer"
             raise ClusterError(
-                f"no NATS server could be reached within {CONNECT_WITHIN:.0f} s ({self._said or self._error or 'no answer'}): "
+                f"no NATS server could be reached within {CONNECT_WITHIN:.0f} s ({why}): "
                 "is one running, and are the addresses, the credentials and the TLS files right?"
             ) from None
         except KeyFileError as error:

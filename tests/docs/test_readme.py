@@ -315,7 +315,7 @@ def test_flags_of_the_relay_exist() -> None:
 
 def test_log_events_are_all_told() -> None:
     events = set()
-    for path in (ROOT / "relay").glob("*.py"):
+    for path in (ROOT / "relay").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 level, arguments = node.func.attr, node.args
@@ -352,8 +352,8 @@ def test_every_metric_is_told_with_its_type_and_labels() -> None:
 
 def test_metrics_that_are_named_anywhere_exist() -> None:
     told = {markdown.code(row["metric"]) for row in markdown.rows(OPERATIONS, "metric", "type", "labels", "meaning")}
-    parents = markdown.rows(OPERATIONS, "metric of the parent", "type", "labels", "meaning")
-    told |= {markdown.code(row["metric of the parent"]) for row in parents}
+    for whose in ("metric of the parent", "metric of a cluster"):
+        told |= {markdown.code(row[whose]) for row in markdown.rows(OPERATIONS, whose, "type", "labels", "meaning")}
     for path in markdown.documents():
         # The notifier's are in docs/push.md: see test_push_md.py.
         named = {name for name in re.findall(r"\bblindrelay_\w+", path.read_text()) if "_notifier_" not in name}
@@ -371,7 +371,7 @@ def test_every_page_is_told() -> None:
 
 
 def test_quoted_messages_are_those_of_the_code() -> None:
-    source = "\n".join(path.read_text() for package in ("keys", "relay") for path in (ROOT / package).glob("*.py"))
+    source = "\n".join(path.read_text() for package in ("keys", "relay") for path in (ROOT / package).rglob("*.py"))
     quoted = [
         span
         for row in markdown.rows(OPERATIONS, "symptom", "cause", "what to do")

@@ -34,12 +34,27 @@ def test_what_a_client_costs_adds_up() -> None:
 
 
 def test_what_workers_carry_of_frames() -> None:
-    h = 3
     (told,) = re.findall(
-        r"For h = 3 that is ([\d.]+) with two workers, ([\d.]+) with four, ([\d.]+) with eight", SCALING
+        r"For h = ([\d.]+) that is ([\d.]+) with two workers, ([\d.]+) with four, ([\d.]+) with eight; "
+        r"for h = ([\d.]+) it is ([\d.]+), ([\d.]+), ([\d.]+)\.",
+        SCALING,
     )
-    for count, value in zip((2, 4, 8), told, strict=True):
-        assert float(value) == pytest.approx(count / (1 + (1 - 1 / count) * (h - 1)), abs=0.06)
+    for h, *values in (told[:4], told[4:]):
+        for count, value in zip((2, 4, 8), values, strict=True):
+            assert float(value) == pytest.approx(count / (1 + (1 - 1 / count) * (float(h) - 1)), abs=0.051)
+
+
+def test_what_two_workers_cost() -> None:
+    rows = markdown.rows(SCALING, "256 B", "one process", "two workers, together", "the busier one", "NATS", "h")
+    assert len(rows) == 2
+    for row in rows:
+        alone, both, busier = (
+            float(row[name].split()[0]) for name in ("one process", "two workers, together", "the busier one")
+        )
+        # Half of the frames cross.
+        assert float(row["h"]) == pytest.approx(2 * both / alone - 1, abs=0.05)
+        assert both / 2 <= busier < both
+        assert 1.35 <= alone / busier <= 1.65, "as it is told below"
 
 
 @pytest.mark.parametrize(
