@@ -103,13 +103,11 @@ class Leaving:
         self._seen = {}
         copies = self._options.copies
         due: list[Todo] = []
-        # Whoever may not have heard of us needs our keys and name before all else.
-        for find in (parcels.cards, parcels.changes, parcels.texts):
-            for todo in await post.store.read(find, copies):
-                at = self._due_at(todo, seen)
-                next_at = min(next_at, at)
-                if at <= post.clock():
-                    due.append(todo)
+        for todo in await post.store.read(_todos, copies):
+            at = self._due_at(todo, seen)
+            next_at = min(next_at, at)
+            if at <= post.clock():
+                due.append(todo)
         put = await self._put(due)
         for debt in await post.store.read(parcels.debts, copies):
             lane = post.lanes.get(debt.contact)
@@ -320,6 +318,12 @@ class Leaving:
             self._full[parcel.mailbox, parcel.contact] = self._post.clock() + self._options.full
         elif reason not in _FINAL:
             raise refusal
+
+
+def _todos(db: Connection, copies: int) -> list[Todo]:
+    # Whoever may not have heard of us needs our keys and name before all else. All of it from one snapshot: a text that
+    # is written between two would go out before the introduction, and its sender would be called by an id for good.
+    return [*parcels.cards(db, copies), *parcels.changes(db, copies), *parcels.texts(db, copies)]
 
 
 def _concerned(db: Connection) -> bool:
