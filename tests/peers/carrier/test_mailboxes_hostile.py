@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keys.deposit import seal_deposit
 from keys.identity import Identity
+from keys.invite import MailboxCard
 from keys.primitives import random_bytes
-from peers.carrier import fetching
+from peers.carrier import fetching, mail
 from peers.dropping import Depositor, DroppingOptions, MailboxRefused
 from peers.dropping.by_http import HttpWay
 from peers.store import feed, mailboxes, messages
@@ -155,3 +157,24 @@ async def test_the_relay_way_shows_no_two_recipients_of_one_depositor(
             bob.keys.identity.public.x_pub,
             carol.keys.identity.public.x_pub,
         }
+
+
+@run_async
+async def test_a_contact_leads_us_to_nothing_of_this_machine(
+    relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless our relay is there as well, which that of this test is."""
+    monkeypatch.setattr(mail, "is_loopback", lambda _: False)
+    async with HttpBox(tmp_path / "box") as box:
+        await uses(bob, box)
+        cloud = MailboxCard(Identity.generate().public, "http://169.254.169.254/latest")
+        far = MailboxCard(Identity.generate().public, "https://mailbox.example")
+        for card in (cloud, far):
+            await bob.store.write(mailboxes.add_own, bob.now(), card)
+        to_bob = await alice.adds(bob)
+        monkeypatch.setattr(fetching.Fetching, "_due_at", lambda *_: math.inf)  # nobody looks into these
+        async with alice.at(relay, FAST), bob.at(relay, FAST):
+            await alice.until_delivered(await alice.says(to_bob, "hello"))
+            await bob.until_delivered(await bob.says(await bob.knows(alice), "hello"))
+            places = await alice.until(mailboxes.of_contact, bool, to_bob.id)
+        assert [place.card for place in places] == [far]
