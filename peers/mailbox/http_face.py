@@ -115,6 +115,8 @@ class HttpFace:
                 )
             ],
         )
+        # A redirect to the same without its slash would name the host that the request names, which is anybody's.
+        self.app.router.redirect_slashes = False
 
     async def _info(self, _request: Request) -> Response:
         about = self._mailbox.about(asks.Info(_NO_REQUEST), self._moment(self._mailbox))

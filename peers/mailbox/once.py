@@ -26,6 +26,7 @@ class UsedOnce:
         self._lifetime = lifetime
         self._secret = random(KEY_SIZE)
         self._seen: set[bytes] = set()
+        self._spare: set[bytes] = set()
         self._by_time: list[tuple[int, bytes]] = []
         self._floor: int | None = None
 
@@ -46,7 +47,12 @@ class UsedOnce:
         if digest in self._seen or self.too_old(time):
             return False
         self._seen.add(digest)
-        heapq.heappush(self._by_time, (time, digest))
+        if digest in self._spare:
+            # It has its place still. A second one would let a single thing, used and given back without end, take the
+            # places of all others.
+            self._spare.discard(digest)
+        else:
+            heapq.heappush(self._by_time, (time, digest))
         while self._by_time[0][0] < now - self._lifetime:
             self._forget()
         while len(self._by_time) > self._size:
@@ -55,11 +61,15 @@ class UsedOnce:
 
     def unuse(self, thing: bytes) -> None:
         """Let `thing` be used again: what it was used for did not happen."""
-        self._seen.discard(keyed_digest(self._secret, thing, _DIGEST))
+        digest = keyed_digest(self._secret, thing, _DIGEST)
+        if digest in self._seen:
+            self._seen.discard(digest)
+            self._spare.add(digest)
 
     def _forget(self) -> int:
         time, digest = heapq.heappop(self._by_time)
         self._seen.discard(digest)
+        self._spare.discard(digest)
         return time
 
     def __len__(self) -> int:

@@ -288,13 +288,14 @@ def busy(db: sqlite3.Connection) -> list[int]:
     return [row[0] for row in db.execute("SELECT DISTINCT mailbox FROM parcels WHERE state IN ('waiting', 'dropping')")]
 
 
-def next_of(db: sqlite3.Connection, mailbox: int, but: frozenset[int]) -> Parcel | None:
-    """Return the next parcel for a mailbox; none that waits for one of the contacts `but`."""
+def next_of(db: sqlite3.Connection, mailbox: int, but: frozenset[int], rather: int | None = None) -> Parcel | None:
+    """Return the next parcel for a mailbox; none that waits for one of the contacts `but`, and one for the contact
+    `rather` if there is any."""
     for row in db.execute(
         "SELECT id, contact, mailbox, what, secret, content, tries, state FROM parcels"
         " WHERE mailbox = ? AND (state = 'dropping' OR (state = 'waiting'"
-        " AND contact NOT IN (SELECT id FROM contacts WHERE blocked = 1))) ORDER BY id",
-        (mailbox,),
+        " AND contact NOT IN (SELECT id FROM contacts WHERE blocked = 1))) ORDER BY contact IS NOT ?, id",
+        (mailbox, rather),
     ):
         if row[7] == "dropping" or row[1] not in but:
             return Parcel(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] == "dropping")

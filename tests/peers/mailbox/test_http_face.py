@@ -78,6 +78,15 @@ async def test_info(tmp_path: Path) -> None:
 
 
 @run_async
+async def test_nobody_is_sent_elsewhere(tmp_path: Path) -> None:
+    async with Box(tmp_path / "box.db") as box, served(box.mailbox, box) as http:
+        for path in ("/info/", "/drop/"):
+            url, headers = http.asker.base + path, {"Host": "evil.example"}
+            async with http.asker.session.get(url, headers=headers, allow_redirects=False) as answer:
+                assert (answer.status, answer.headers.get("Location")) == (404, None)
+
+
+@run_async
 async def test_web_pages_of_any_origin_may_ask(tmp_path: Path) -> None:
     async with Box(tmp_path / "box.db") as box, served(box.mailbox, box) as http:
         headers = {

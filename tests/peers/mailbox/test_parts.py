@@ -88,6 +88,21 @@ def test_what_is_too_old_is_forgotten() -> None:
     assert len(once) == 1
 
 
+def test_what_is_given_back_takes_no_second_place() -> None:
+    """Else one stamp, of a time to come, that buys nothing without end would make all others be refused."""
+    once = UsedOnce(10, 100)
+    assert once.use(b"honest", 5, 5)
+    for _ in range(50):
+        assert once.use(b"dated ahead", 90, 5)
+        once.unuse(b"dated ahead")
+    assert len(once) == 2
+    assert not once.too_old(6)
+    assert once.use(b"another", 6, 6)
+    assert not once.use(b"honest", 5, 6)
+    assert once.use(b"dated ahead", 90, 6)
+    assert not once.use(b"dated ahead", 90, 7)
+
+
 def test_a_full_memory_shortens_the_time_and_lets_nothing_be_used_twice() -> None:
     once = UsedOnce(2, 100)
     assert [once.use(bytes((time,)), time, 10) for time in (3, 1, 2)] == [True] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from peers.mailbox.settings_limits import LimitSettings
 from peers.mailbox.store import StoreError
 from peers.mailbox.strangers import Strangers
 from peers.mailbox.trouble import Trouble
-from tests.peers.mailbox.lab import ALICE, BOB, CAROL, Box, asked, contents
+from tests.peers.mailbox.lab import ALICE, BOB, CAROL, Box, asked, content, contents
 from tests.support.clients import WAIT, run_async
 from wire import mailbox_answers as answers
 from wire import mailbox_commands as asks
@@ -210,6 +211,19 @@ async def test_what_does_not_fit_its_layout_is_refused(tmp_path: Path) -> None:
         lab.relay.events.put_nowait(PeerPacket(BOB.id, packet))  # the app knows no answer for that
         assert isinstance(await lab.asks(BOB, asks.List(1)), answers.Counts)
         assert lab.figure("unreadable_total", reason="malformed") == 2
+
+
+@run_async
+async def test_what_was_handed_out_does_not_stay_in_memory(tmp_path: Path) -> None:
+    """2,048 of these are remembered, should the relay say that one was not delivered; a LEASE has up to a megabyte."""
+    async with served(tmp_path) as lab:
+        await lab.box.deposit(asked(1, deposit=content(1, 262_144)))
+        lab.comes(BOB)
+        lease = await lab.asks(BOB, asks.Fetch(1, 64))
+        (left,) = lease.items
+        assert left.content == content(1, 262_144)
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, answers.Item) and each is not left]
 
 
 # --- The web app's codes ----------------------------------------------------------------------------------------------
