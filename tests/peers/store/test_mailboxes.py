@@ -317,7 +317,8 @@ def test_nothing_is_owed_by_mailbox_to_a_stranger(db: sqlite3.Connection) -> Non
     assert len(parcels.debts(db, 3)) == 1
 
 
-def test_what_is_owed_is_bounded(db: sqlite3.Connection) -> None:
+def test_what_is_owed_is_bounded(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owing, "OWED_MAX", 100)
     row = friend(db)
     for number in range(owing.OWED_MAX + 10):
         owing.owe(db, row.id, DeliveryAck.command, number.to_bytes(16, "big"))
