@@ -251,6 +251,7 @@ class Leaving:
         place = await self._place(mailbox)
         if place is None:
             self._serving.discard(mailbox)
+            self._rest()
             return
         depositor, more = self._ways.depositor(place), self._more[mailbox]
         try:
@@ -275,6 +276,10 @@ class Leaving:
             self._serves.pop(mailbox, None)
             self._rest()
             await depositor.rest()
+            if more.is_set():
+                # It came while the connection was being closed, when nobody served it any more.
+                self._serving.discard(mailbox)
+                self._stirred.set()
 
     async def _serve(self, depositor: Depositor, mailbox: int) -> None:
         """Leave and drop what there is.

@@ -83,7 +83,6 @@ class RelayFace:
         self._allowance = Allowance(limits.in_progress, limits.in_progress_bytes)
         self._introducer = Introducer()
         self._watched: OrderedDict[bytes, None] = OrderedDict()
-        # Numbers alone: with their contents, a megabyte in each, these would be gigabytes.
         self._leases: OrderedDict[bytes, tuple[bytes, tuple[int, ...], float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -221,6 +220,7 @@ class RelayFace:
             return
         packet = self._seal(client, answer)
         if isinstance(answer, Lease) and answer.items:
+            # The numbers alone: a LEASE is as large as a frame.
             numbers = tuple(item.number for item in answer.items)
             self._leases[packet[:_NONCE]] = client.x_pub, numbers, at.tick + self._mailbox.limits.lease
             if len(self._leases) > _SENT_LEASES:
