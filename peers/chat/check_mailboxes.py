@@ -14,6 +14,7 @@ from peers.client import ClientOptions
 from peers.dropping import Depositor, DroppingOptions, MailboxError, NotAMailbox
 from peers.store.mailboxes import OwnMailbox
 from wire.mailbox_answers import About
+from wire.mailbox_codes import Access
 
 _SKEW: Final = 10 * 60 * 1000
 """Milliseconds: a stamp's time may differ by so much, and deposits end by the mailbox's clock."""
@@ -48,6 +49,11 @@ def _found(own: OwnMailbox, where: str, about: About, options: DroppingOptions, 
     off = about.now - time.time_ns() // 1_000_000
     days = about.ttl // 86400
     text = f"{where} answers, and keeps things for {days} days" + (f", for {about.bits} bits" if about.bits else "")
+    if about.access == Access.TOKEN:
+        fix = "ask its operator for one that asks for no token, or remove it: mailbox remove"
+        return warn("mailbox", f"{text}, but of those alone who show a token, which no card has", fix, **data)
+    if about.access == Access.RECIPIENTS:
+        text += "; it serves a list of people, on which its operator has to have you"
     if about.bits > options.stamp_bits:
         fix = "others who allow no more than you do cannot leave anything there now: another mailbox may be cheaper"
         return warn("mailbox", f"{text}, of which you allow {options.stamp_bits}", fix, **data)

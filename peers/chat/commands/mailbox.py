@@ -38,6 +38,7 @@ def add(
     parsed = MailboxCard.parse(card)
 
     async def work(session: "Session") -> int:
+        from peers.carrier.options import MailOptions
         from peers.chat.views import mailbox_record
         from peers.store import mailboxes
 
@@ -48,6 +49,11 @@ def add(
             call.out.confirm(mailbox_record(own), f"mailbox {own.id} at {clean_line(own.card.url)}: {_state(own)}")
         if parsed.url.startswith(("http://", "ws://")):
             call.out.warn("its address has no TLS: whoever sits between can see that you pick up, and withhold it")
+        ours = await session.store.read(mailboxes.own)
+        if any(each.card.public == own.card.public for each in ours if each.id != own.id):
+            call.out.warn("you have it by another address already: it is one mailbox, in two of the three places")
+        if own.id not in [each.id for each in ours[: MailOptions().copies]]:
+            call.out.hint("Others leave things in your first three alone; this one is looked into all the same.")
         call.out.hint("Contacts learn of it once a program of theirs and one of yours are connected together.")
         return Exit.DONE
 
