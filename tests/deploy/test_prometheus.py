@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import promql_parser
 import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay.backplane.node import Backplane
 from relay.metrics import Exposition
 from relay.reasons import HANDSHAKE_ENDINGS, Ending
 from relay.together import _own
+from tests.relay.cluster import OPTIONS, Medium, MemoryBus
 from tests.relay.harness import Lab
+from tests.relay.loop import Loop
+
+if TYPE_CHECKING:
+    from relay.core import Core
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/blindrelay.json").read_text())
@@ -33,10 +39,17 @@ PARENTS = [*_own({"restarts": [0, 0], "running": 2, "nats_restarts": 0})]
 """With --workers; those of the workers have a further label, which no query names."""
 
 
+def node() -> Core:
+    """Return a relay that is one of a cluster."""
+    core = Lab().core
+    Backplane(core, OPTIONS, MemoryBus(Medium(Loop()))).begin()
+    return core
+
+
 def exposed() -> dict[str, list[dict[str, str]]]:
-    """Return the labels of every sample of a new relay, by name."""
+    """Return the labels of every sample of a new relay in a cluster, by name."""
     found: dict[str, list[dict[str, str]]] = {"up": [{}]}
-    for family in [*text_string_to_metric_families(Exposition(Lab().core).plain()), *PARENTS]:
+    for family in [*text_string_to_metric_families(Exposition(node()).plain()), *PARENTS]:
         for sample in family.samples:
             found.setdefault(sample.name, []).append(sample.labels)
     return found
