@@ -50,9 +50,9 @@ async def join(core: "Core", options: ClusterOptions) -> Backplane:
         ClusterError: it cannot be joined; the text says why, and what to do.
     """
     # Only here: whoever needs no cluster must not load what a node is made of, nor have the library that it needs.
-    from relay import backplane
+    from relay.backplane import join as join_now
 
-    return await backplane.join(core, options)
+    return await join_now(core, options)
 
 
 def cluster_options(settings: "Settings", node: str | None = None) -> ClusterOptions | None:
