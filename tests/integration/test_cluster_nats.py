@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from keys.identity import Identity
+from keys.private_file import write_private
 from relay.backplane import ClusterError, ClusterOptions, join, nats_bus
 from relay.backplane.bus import Outcome
 from relay.backplane.nats_bus import NatsBus
@@ -29,6 +30,8 @@ from tests.support.nats_jwt import Operator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.support.relay_process import RelayProcess
 
 SECRET = bytes(range(32))
 
@@ -248,6 +251,17 @@ async def test_credentials_of_an_operator(server: Server, tmp_path: Path) -> Non
     assert [next(iter(node.peers)).up for node in nodes] == [True, True]
     for node in nodes:
         await node.close()
+
+
+def test_a_relay_takes_the_flag(server: Server, tmp_path: Path, start_relay: Callable[..., RelayProcess]) -> None:
+    operator = Operator()
+    server.start(operator.config)
+    secret = tmp_path / "cluster.secret"
+    write_private(secret, SECRET.hex().encode())
+    credentials = operator.user(tmp_path / "relay.creds", "blindrelay.>")
+    flags = ["--nats", f"nats://127.0.0.1:{server.port}", "--nats-creds", str(credentials)]
+    relay = start_relay(arguments=[*flags, "--cluster-secret-file", str(secret)])
+    assert "cluster_joined" in [record["event"] for record in relay.records]
 
 
 @pytest.mark.usefixtures("impatient")
