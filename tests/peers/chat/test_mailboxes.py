@@ -12,6 +12,7 @@ from keys.invite import Invite
 from peers.store import contacts, mailboxes, open_store
 from tests.peers.chat.user import WAIT
 from tests.peers.dropping.boxes import HttpBox
+from wire.peer_mailboxes import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -63,7 +64,7 @@ def know(user: User, invite: Invite, ours: list[HttpBox], theirs: list[HttpBox])
         for box in ours:
             mailboxes.add_own(db, 1, box.card)
         mailboxes.tell_settled(db, row.id, mailboxes.serial(db))
-        mailboxes.heard(db, 1, row.id, 1, tuple(box.card for box in theirs))
+        mailboxes.heard(db, 1, row.id, 1, tuple(Listed(box.card) for box in theirs))
 
     async def run() -> None:
         async with open_store(user.home / "profiles" / user.name / "store.db") as store:
