@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 from keys.errors import BadInvite
 from peers.database import DatabaseError
-from peers.store import contacts, mailboxes
-from peers.store.contacts import ContactRow
+from peers.store import mailboxes
 from peers.store.mailboxes import OwnMailbox, Unwelcome
 from peers.store.schema import SCHEMA
 
@@ -30,7 +29,7 @@ class Examined:
     contacts: int
     messages: int
     mailboxes: tuple[OwnMailbox, ...] = ()
-    unwelcome: tuple[tuple[Unwelcome, ContactRow], ...] = ()
+    unwelcome: tuple[Unwelcome, ...] = ()
 
 
 def examine(path: Path) -> Examined:
@@ -51,8 +50,7 @@ def examine(path: Path) -> Examined:
             (people,) = db.execute("SELECT count(*) FROM contacts").fetchone()
             # Nothing is upgraded here, and the first version had none.
             ours = tuple(mailboxes.own(db)) if version > 1 else ()
-            refusing = mailboxes.unwelcome(db) if version > 1 else []
-            found = tuple((each, contacts.get(db, each.contact)) for each in refusing)
+            refusing = tuple(mailboxes.unwelcome(db)) if version > 1 else ()
             (said,) = db.execute("SELECT count(*) FROM messages WHERE deleted_at IS NULL").fetchone()
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", None) or type(error).__name__
@@ -61,4 +59,4 @@ def examine(path: Path) -> Examined:
         raise DatabaseError(f"{path}: {what}") from error
     except BadInvite:
         raise DatabaseError(f"{path} holds a mailbox with a card that is none: restore a backup") from None
-    return Examined(version, people, said, ours, found)
+    return Examined(version, people, said, ours, refusing)

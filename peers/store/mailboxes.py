@@ -54,11 +54,13 @@ class Unwelcome:
     """A mailbox of a contact that asks for another token than it is shown.
 
     Attributes:
-        token_told: the contact told one.
+        label: the contact's, as it stands.
+        token_told: they told one.
         waiting: parcels that cannot be left there.
     """
 
     contact: int
+    label: str
     card: MailboxCard
     token_told: bool
     waiting: int
@@ -223,9 +225,10 @@ def of_contact(db: sqlite3.Connection, contact: int) -> list[Place]:
 def unwelcome(db: sqlite3.Connection, contact: int | None = None) -> list[Unwelcome]:
     """Return the mailboxes of a contact, or of all, that refused what we left for want of a token that they take."""
     return [
-        Unwelcome(row[0], MailboxCard.parse(row[1]), bool(row[2]), row[3])
+        Unwelcome(row[0], row[1], MailboxCard.parse(row[2]), bool(row[3]), row[4])
         for row in db.execute(
-            "SELECT p.contact, m.card, length(b.token), count(*) FROM parcels p JOIN mailboxes m ON m.id = p.mailbox"
+            "SELECT p.contact, c.label, m.card, length(b.token), count(*) FROM parcels p"
+            " JOIN mailboxes m ON m.id = p.mailbox JOIN contacts c ON c.id = p.contact"
             " JOIN contact_mailboxes b ON b.contact = p.contact AND b.mailbox = p.mailbox"
             " WHERE p.state = 'waiting' AND (?2 IS NULL OR p.contact = ?2) GROUP BY p.contact, p.mailbox"
             " HAVING max(coalesce(p.reason, -1) = ?1) ORDER BY p.contact, b.place",
