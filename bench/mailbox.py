@@ -32,6 +32,7 @@ from bench.machine import describe, pin
 from keys.identity import Identity
 from peers.mailbox import sqlite_rows as rows
 from peers.mailbox.core import Caller, Mailbox
+from peers.mailbox.price import PriceList
 from peers.mailbox.quotas import Rate
 from peers.mailbox.rules import AccessRule, Limits
 from peers.mailbox.sqlite_store import SqliteStore
@@ -44,7 +45,13 @@ SIZE: Final = 1024
 UNDER_WAY: Final = 64
 FREE: Final = Rate(items=0, size=0, period=1.0)
 LIMITS: Final = replace(
-    Limits(), recipient_items=10_000, total_items=100_000_000, total_bytes=1 << 50, depositor=FREE, address=FREE
+    Limits(),
+    recipient_items=10_000,
+    total_items=100_000_000,
+    total_bytes=1 << 50,
+    depositor=FREE,
+    address=FREE,
+    prices=PriceList(most=0),
 )
 HELD_FOR: Final = 100
 """Items for each recipient in a full store."""

@@ -98,7 +98,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def _started(name: str, command: Sequence[str], core: int, log: Path) -> Iterator[Target]:
+def started(name: str, command: Sequence[str], core: int, log: Path) -> Iterator[Target]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
     # Into a file: a pipe that nobody reads would one day block a relay that talks much.
     with log.open("wb") as output:
@@ -178,7 +178,7 @@ class Starter:
 
             def start(name: str, command: Sequence[str]) -> Target:
                 log = folder / f"{name.replace(' ', '-')}.log"
-                return stack.enter_context(_started(name, command, self._cores.relay, log))
+                return stack.enter_context(started(name, command, self._cores.relay, log))
 
             def keys(name: str) -> str:
                 path = folder / f"{name.replace(' ', '-')}.keys"

@@ -12,13 +12,14 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
+from struct import pack, unpack
 from typing import Final
 
 import nacl.bindings as sodium
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from nacl.exceptions import CryptoError
 
@@ -146,12 +147,15 @@ def ed25519_verify(public: bytes, signature: bytes, message: bytes) -> bool:
 # --- XChaCha20-Poly1305 ---------------------------------------------------------------------------------------------
 
 
-def aead_seal(key: bytes, nonce: bytes, plaintext: bytes) -> bytes:
-    """Return `plaintext` sealed: its length plus a 16-byte tag. A nonce must never serve twice under one key."""
-    return sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, None, nonce, key)
+def aead_seal(key: bytes, nonce: bytes, plaintext: bytes, bound: bytes | None = None) -> bytes:
+    """Return `plaintext` sealed: its length plus a 16-byte tag. A nonce must never serve twice under one key.
+
+    `bound` (associated data) is not in the result, and who opens has to give the same.
+    """
+    return sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, bound, nonce, key)
 
 
-def aead_open(key: bytes, nonce: bytes, ciphertext: bytes) -> bytes:
+def aead_open(key: bytes, nonce: bytes, ciphertext: bytes, bound: bytes | None = None) -> bytes:
     """Return what :func:`aead_seal` sealed.
 
     Raises:
@@ -160,9 +164,55 @@ def aead_open(key: bytes, nonce: bytes, ciphertext: bytes) -> bytes:
     if len(ciphertext) < TAG_SIZE:
         raise OpenError
     try:
-        return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, None, nonce, key)
+        return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, bound, nonce, key)
     except CryptoError:
         raise OpenError from None
+
+
+class AeadStream:
+    """XChaCha20-Poly1305 under one key with counted nonces: 16 zero bytes and a count of 8 (big endian).
+
+    The same bytes as :func:`aead_seal` with that nonce, three times as fast and more for large messages: XChaCha20 is
+    ChaCha20 (RFC 8439) under a subkey of the key and the nonce's first 16 bytes (draft-irtf-cfrg-xchacha §2.3). These
+    do not change here, so the subkey is made once, and OpenSSL does the rest. No count may serve twice under one key.
+    """
+
+    __slots__ = ("_open", "_seal")
+
+    def __init__(self, key: bytes) -> None:
+        _check_size(key, KEY_SIZE, "an AEAD key")
+        aead = ChaCha20Poly1305(_hchacha20(key, bytes(16)))
+        self._seal, self._open = aead.encrypt, aead.decrypt
+
+    def seal(self, count: int, plaintext: bytes, bound: bytes) -> bytes:
+        """Return `plaintext` sealed: its length plus a 16-byte tag."""
+        return self._seal(count.to_bytes(12, "big"), plaintext, bound)
+
+    def open(self, count: int, ciphertext: bytes, bound: bytes) -> bytes:
+        """Return what :meth:`seal` sealed under the same count.
+
+        Raises:
+            OpenError: for any reason.
+        """
+        try:
+            return self._open(count.to_bytes(12, "big"), ciphertext, bound)
+        except InvalidTag:
+            raise OpenError from None
+
+    def __repr__(self) -> str:
+        return "AeadStream(…)"
+
+
+def _hchacha20(key: bytes, nonce: bytes) -> bytes:
+    """Return HChaCha20 of a key and 16 bytes (draft-irtf-cfrg-xchacha §2.2).
+
+    It is the first and last four words of the ChaCha20 state after its rounds. A block of keystream is that state with
+    the initial one added, which is known and so can be taken off.
+    """
+    block = unpack("<16I", Cipher(ChaCha20(key, nonce), mode=None).encryptor().update(bytes(64)))
+    initial = unpack("<16I", b"expand 32-byte k" + key + nonce)
+    rounds = [(word - before) & 0xFFFFFFFF for word, before in zip(block, initial, strict=True)]
+    return pack("<8I", *rounds[:4], *rounds[12:])
 
 
 # --- BLAKE3 ---------------------------------------------------------------------------------------------------------

@@ -13,11 +13,26 @@ Of two newcomers that wait, the later waits until the earlier is decided, and th
 
 from collections import deque
 from enum import Enum
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from keys.identity import PublicIdentity
 
 Newcomer = TypeVar("Newcomer")
+
+
+class Elsewhere(Protocol):
+    """A newcomer at another node of the cluster: it stands in line like one of ours."""
+
+    @property
+    def id(self) -> bytes:
+        """The id that it wants."""
+
+    @property
+    def public(self) -> PublicIdentity:
+        """The keys that its handshake proved, as its node says."""
+
+    def decided(self, *, free: bool) -> None:
+        """Tell its node whether the id is to be had."""
 
 
 class Holder(Enum):

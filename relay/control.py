@@ -1,6 +1,7 @@
 """Frames for the server: the only ones that the relay opens (PROTOCOL.md §7)."""
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
@@ -12,9 +13,12 @@ from wire import commands as c
 from wire.errors import WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.core import Core
     from relay.session import Session
 
+_Pushed = TypeVar("_Pushed", c.Wake, c.PushForward)
 
 _SHARES: Final = 256
 """A session may watch the 1/256 part of the subscriptions that are free, its own included."""
@@ -114,13 +118,24 @@ class Control:
                 refused += 1
         core.subscriptions += len(watching) - before
         kept = [x_pub for x_pub in asked if x_pub in watching]
+        new = [] if core.cluster is None else [x_pub for x_pub in kept if core.cluster.presence.unknown(x_pub)]
         core.presence.watch(session, kept)
-        for x_pub in kept:
-            if core.hub.online(x_pub) is not None:
-                session.note_presence(x_pub, Change.ONLINE)
+        if core.cluster is None or not new:
+            self._tell_online(session, kept)
+        else:
+            # Told in one go, once all nodes have said whom they have.
+            core.cluster.presence.ask(new, partial(self._tell_online, session, kept))
         if refused:
             self._refused(refusal, refused)
             session.send(c.Info(f"This relay tells you of {most} contacts at most; {refused} more are not watched."))
+
+    def _tell_online(self, session: "Session", x_pubs: list[bytes]) -> None:
+        watching = session.watching
+        if watching is None:
+            return
+        for x_pub in x_pubs:
+            if x_pub in watching and self._core.online(x_pub):
+                session.note_presence(x_pub, Change.ONLINE)
         if not session.outbox.stalled:
             session.tell_presence()
 
@@ -134,7 +149,7 @@ class Control:
             if session.presence is not None:
                 session.presence.pop(x_pub, None)
         self._core.subscriptions -= before - len(watching)
-        self._core.presence.unwatch(session, body.x_pubs)
+        self._core.unwatch(session, body.x_pubs)
         if not watching:
             session.watching = None
 
@@ -147,29 +162,61 @@ class Control:
             self._refused(Refusal.RATE)
             return
         target = self._core.sessions.get(body.target_id)
-        if target is None:
+        introduction = c.IntroFrom(session.public.x_pub, session.public.ed_pub, body.nickname)
+        if target is not None:
+            self.introduced(target, introduction)
+        elif self._core.cluster is not None:
+            self._core.cluster.parcels.introduce(body.target_id, session.id, introduction.encode())
+        else:
             self._refused(Refusal.OFFLINE)
-        elif not self._rates["introductions_target"].allow(body.target_id, now):
+
+    def introduced(self, target: "Session", introduction: c.IntroFrom) -> None:
+        """Pass an introduction to a session of ours, unless it has to bear too many."""
+        if not self._rates["introductions_target"].allow(target.id, self._core.clock()):
             self._refused(Refusal.TARGET_RATE)
-        elif not target.send(c.IntroFrom(session.public.x_pub, session.public.ed_pub, body.nickname)):
+        elif not target.send(introduction):
             self._refused(Refusal.RECIPIENT_FULL)
         else:
             self._core.counters.introductions += 1
 
     def _wake(self, session: "Session", body: c.Wake) -> None:
         core, now = self._core, self._core.clock()
-        notifier = self._notifier()
-        if notifier is None:
+        if not self._may_push():
             return
         target = core.sessions.get(body.target_id)
-        if body.is_message and target is not None and now - target.last_in < core.limits.awake_for:
-            self._refused(Refusal.TARGET_AWAKE)
-        elif not (
+        if target is not None and self._awake(target, body):
+            return
+        if not (
             self._rates["wakes_pair"].allow(session.id + body.target_id, now)
             and self._rates["wakes"].allow(session.id, now)
         ):
             self._refused(Refusal.RATE)
-        elif not self._rates["wakes_target"].allow(body.target_id + bytes((body.is_message,)), now):
+        elif target is not None or core.cluster is None:
+            self.wake_absent(body, session.id)
+        else:
+            # Whether they are awake is known where they are.
+            core.cluster.parcels.wake(body.target_id, session.id, body.encode())
+
+    def _awake(self, target: "Session", body: c.Wake) -> bool:
+        core = self._core
+        if body.is_message and core.clock() - target.last_in < core.limits.awake_for:
+            self._refused(Refusal.TARGET_AWAKE)
+            return True
+        return False
+
+    def wake_here(self, target: "Session", body: c.Wake, sender_id: bytes) -> None:
+        """Pass a WAKE from another node on, if the session of ours that it is for is not awake."""
+        if not self._awake(target, body):
+            self.wake_absent(body, sender_id)
+
+    def wake_absent(self, body: c.Wake, sender_id: bytes) -> None:
+        """Pass a WAKE on to the notifier, wherever that is."""
+        self._to_notifier(body, sender_id, self.wake_notifier)
+
+    def wake_notifier(self, notifier: "Session", body: c.Wake) -> None:
+        """Give a WAKE to the notifier, who is with us, unless the target has to bear too many."""
+        core = self._core
+        if not self._rates["wakes_target"].allow(body.target_id + bytes((body.is_message,)), core.clock()):
             # Messages and calls apart: whoever crowds out the ones has not yet silenced the others.
             self._refused(Refusal.TARGET_RATE)
         elif notifier.send(body):
@@ -178,22 +225,42 @@ class Control:
             self._refused(Refusal.RECIPIENT_FULL)
 
     def _push_register(self, session: "Session", body: c.PushRegister) -> None:
-        notifier = self._notifier()
-        if notifier is None:
+        if not self._may_push():
             return
         if not self._rates["registrations"].allow(session.id, self._core.clock()):
             self._refused(Refusal.RATE)
-        elif notifier.send(c.PushForward(session.id, body.kind, body.token)):
+        else:
+            self._to_notifier(c.PushForward(session.id, body.kind, body.token), session.id, self.register_at)
+
+    def register_at(self, notifier: "Session", body: c.PushForward) -> None:
+        """Give a registration to the notifier, who is with us."""
+        if notifier.send(body):
             self._core.counters.push_registrations += 1
         else:
             self._refused(Refusal.RECIPIENT_FULL)
 
+    def _to_notifier(self, body: _Pushed, sender_id: bytes, here: "Callable[[Session, _Pushed], None]") -> None:
+        core = self._core
+        notifier = self._notifier()
+        if notifier is not None:
+            here(notifier, body)
+        elif core.cluster is not None and core.notifier_id is not None:
+            payload = bytes((body.command,)) + body.encode()
+            core.cluster.parcels.notify(core.notifier_id, sender_id, payload)
+        else:
+            self._refused(Refusal.NO_NOTIFIER)
+
+    def _may_push(self) -> bool:
+        """Tell whether there is a notifier, or may be at another node; if not, that is a refusal."""
+        core = self._core
+        if self._notifier() is None and (core.cluster is None or core.notifier_id is None):
+            self._refused(Refusal.NO_NOTIFIER)
+            return False
+        return True
+
     def _notifier(self) -> "Session | None":
         core = self._core
-        notifier = core.sessions.get(core.notifier_id) if core.notifier_id is not None else None
-        if notifier is None:
-            self._refused(Refusal.NO_NOTIFIER)
-        return notifier
+        return core.sessions.get(core.notifier_id) if core.notifier_id is not None else None
 
     def _refused(self, refusal: Refusal, count: int = 1) -> None:
         self._core.counters.refusals[refusal] += count

@@ -1,8 +1,8 @@
 """What the sessions share: the hub, the budgets, the memories, and the rules that touch more than one session."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from websockets.frames import CloseCode
 
@@ -11,7 +11,7 @@ from keys.primitives import random_bytes
 from relay.about import About
 from relay.admission import Admission
 from relay.callout import Asker
-from relay.claims import Queue
+from relay.claims import Elsewhere, Queue
 from relay.control import Control
 from relay.counters import Counters
 from relay.crowding import Crowding
@@ -22,7 +22,7 @@ from relay.hub import Change, Hub, Presence
 from relay.journal import Journal
 from relay.limits import Limits
 from relay.metered import MeteredSocket
-from relay.outbox import Budget, Outbox
+from relay.outbox import Budget, Correspondent, Outbox
 from relay.pages import Pages
 from relay.proxies import Front
 from relay.ready import Ready
@@ -32,6 +32,10 @@ from relay.settling import Settling
 from relay.turns import Turns
 from relay.websocket import Phase
 from wire.frames import Random
+
+if TYPE_CHECKING:
+    from relay.backplane.link import Peer
+    from relay.backplane.node import Backplane
 
 
 class Core:
@@ -81,14 +85,18 @@ class Core:
         self.hub: Hub[Session] = Hub()
         self.sessions = self.hub.sessions
         self.presence: Presence[Session] = Presence(limits.presence_per_second, limits.presence_burst)
-        self.budget: Budget[Session] = Budget(limits)
+        self.budget: Budget[Correspondent, Session] = Budget(limits)
+        self.remote: dict[bytes, Peer] = {}
+        """Nodes of ids that are not here, as far as known; always empty without a cluster."""
+        self.cluster: Backplane | None = None
+        """The other relays that are one with this, if there are any."""
         self.subscriptions = 0
         self.partial_used = 0
         self.partials: dict[MeteredSocket, None] = {}
         self.handshakes_seen = ReplayMemory(limits.replay_ring, limits.replay_keys, random)
         self.commands_seen = ReplayMemory(limits.replay_ring_commands, limits.replay_keys, random)
         self.handshake_rate = Buckets(*limits.rate("handshakes"), limits.rate_keys, random)
-        self.claims: Queue[Session] = Queue(limits.claim_queue)
+        self.claims: Queue[Session | Elsewhere] = Queue(limits.claim_queue)
         self.control = Control(self)
         self.door = Door(self)
         self.entry = Entry(self)
@@ -103,7 +111,7 @@ class Core:
         """What is still owed is paid at once, whatever the pace was."""
         self._settling: Settling | None = None
         self._relieving = False
-        self._heaviest: Outbox[Session] | None = None
+        self._heaviest: Outbox[Correspondent] | None = None
         self._next_scan = 0.0
         self.pages = Pages(self, "ws://127.0.0.1/ws", url_is_set=False)
 
@@ -138,11 +146,13 @@ class Core:
             self.crowding.left(session.place)
         if session.watching is not None:
             self.subscriptions -= len(session.watching)
-            self.presence.unwatch(session, session.watching)
+            self.unwatch(session, session.watching)
             session.watching = None
         session.presence = session.refusals = session.refused = None
         self.refuse_all(session, session.outbox.drop_peer_frames(), Refusal.RECIPIENT_GONE)
         self.presence_changed(session.public.x_pub, Change.OFFLINE)
+        if self.cluster is not None:
+            self.cluster.left(session)
         self.entry.id_free(session.id)
 
     def lost(self, session: Session) -> None:
@@ -162,12 +172,18 @@ class Core:
 
     # --- Refusals and presence ---------------------------------------------------------------------------------------
 
-    def refuse_all(self, recipient: Session, frames: Iterator[tuple[Session, bytes]], refusal: Refusal) -> None:
+    def online(self, x_pub: bytes) -> bool:
+        """Tell whether the owner of a key that is watched here is online, here or at another node."""
+        if self.hub.online(x_pub) is not None:
+            return True
+        return self.cluster is not None and self.cluster.presence.online(x_pub)
+
+    def refuse_all(self, recipient: Session, frames: Iterator[tuple[Correspondent, bytes]], refusal: Refusal) -> None:
         """Answer frames that were queued for a recipient with 0x03, in slices: there can be tens of thousands."""
         self.turns.task(self._refuse_steps(recipient.id, frames, refusal))
 
     @staticmethod
-    def _refuse_steps(target: bytes, frames: Iterator[tuple[Session, bytes]], refusal: Refusal) -> Iterator[None]:
+    def _refuse_steps(target: bytes, frames: Iterator[tuple[Correspondent, bytes]], refusal: Refusal) -> Iterator[None]:
         for count, (sender, nonce) in enumerate(frames):
             sender.refuse(target, nonce, refusal)
             if count % 64 == 63:
@@ -177,6 +193,12 @@ class Core:
         """Tell the watchers of a key of a change, now or when its flapping allows."""
         if not self.draining and self.presence.changed(x_pub, change, self.clock()):
             self.announce(x_pub)
+
+    def unwatch(self, session: Session, x_pubs: Iterable[bytes]) -> None:
+        """Let a session no longer watch these keys."""
+        self.presence.unwatch(session, x_pubs)
+        if self.cluster is not None:
+            self.cluster.presence.forget_unwatched(x_pub for x_pub in x_pubs if not self.presence.is_watched(x_pub))
 
     def announce(self, x_pub: bytes) -> None:
         """Tell the watchers of a key what changed since they were last told, in slices."""
@@ -193,7 +215,7 @@ class Core:
 
     # --- Memory ------------------------------------------------------------------------------------------------------
 
-    def make_way(self, outbox: Outbox[Session], size: int) -> bool:
+    def make_way(self, outbox: Outbox[Correspondent], size: int) -> bool:
         """Find room in the total for `size` bytes more of a stalled outbox; heavier ones give way to it."""
         if self.budget.fits(outbox, size):
             self.relieve_if_exceeded()
@@ -266,7 +288,7 @@ class Core:
                 return
             self._shed(heaviest)
 
-    def _shed(self, outbox: Outbox[Session]) -> None:
+    def _shed(self, outbox: Outbox[Correspondent]) -> None:
         """Let a stalled outbox give way: its frames are answered 0x03; with none left, its session ends."""
         session = self.budget.stalled[outbox]
         self.counters.shed += 1

@@ -114,7 +114,10 @@ class Drain:
             if session.refusals:
                 core.turns.work(session)  # at once now, whatever the pace was
         core.turns.run()
-        await self._until(lambda: not core.budget.stalled and core.turns.idle, core.limits.shutdown_deadline / 2)
+        await self._until(
+            lambda: not core.budget.stalled and core.turns.idle and (core.cluster is None or core.cluster.idle),
+            core.limits.shutdown_deadline / 2,
+        )
         for outbox, session in list(core.budget.stalled.items()):
             core.refuse_all(session, outbox.drop_peer_frames(), Refusal.RECIPIENT_GONE)
         await self._until(lambda: core.turns.idle, core.limits.shutdown_deadline / 4)

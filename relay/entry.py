@@ -12,7 +12,7 @@ from keys.identity import PublicIdentity
 from relay.admission import Verdict as Admitted
 from relay.admission import short_reason
 from relay.callout import Answer, Asker
-from relay.claims import Verdict, decide
+from relay.claims import Elsewhere, Verdict, decide
 from relay.hub import Change
 from relay.metered import HOLD_CALLOUT, HOLD_CLAIM
 from relay.opening import Opening, Welcome
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _PING_SIZE = 8
 _GONE: Final = Reply(HTTPStatus.BAD_REQUEST, "You have hung up.\n")
+_REPLAYED: Final = "a handshake is accepted once"
 _NOT_OPEN: Final = "this relay is not open to you"
 
 
@@ -43,8 +44,10 @@ class Entry:
     def __init__(self, core: "Core") -> None:
         self._core = core
         # The probe under way for an id: who is asked, for whom, and when the waiting ends.
-        self._probes: dict[bytes, tuple[Session, Session, asyncio.TimerHandle]] = {}
+        self._probes: dict[bytes, tuple[Session, Session | Elsewhere, asyncio.TimerHandle]] = {}
         self._settling: set[bytes] = set()
+        # Newcomers for whom the other nodes of the cluster are asked.
+        self._asking: dict[bytes, Session] = {}
 
     # --- Opening -----------------------------------------------------------------------------------------------------
 
@@ -135,7 +138,7 @@ class Entry:
         elif not self._judged(session, address):
             return
         elif not core.handshakes_seen.first_time(hello.public.x_pub, hello.nonce):
-            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, "a handshake is accepted once")
+            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, _REPLAYED)
         elif core.callout is None:
             self._claim(session)
         else:
@@ -145,8 +148,11 @@ class Entry:
         session.send_sealed(session.opened_wire.refuse(error), must=True)
         session.end(ending, CloseCode.POLICY_VIOLATION, reason)
 
-    def _refuse_in_use(self, session: Session) -> None:
-        self._refuse(session, c.IdInUse(), Ending.ID_IN_USE, "the id is in use")
+    def _refuse_in_use(self, newcomer: Session | Elsewhere) -> None:
+        if isinstance(newcomer, Session):
+            self._refuse(newcomer, c.IdInUse(), Ending.ID_IN_USE, "the id is in use")
+        else:
+            newcomer.decided(free=False)
 
     # --- Who may in --------------------------------------------------------------------------------------------------
 
@@ -254,8 +260,17 @@ class Entry:
             return
         self._settling.add(client_id)
         try:
-            while client_id not in self._probes and (first := core.claims.first(client_id)) is not None:
+            while (
+                client_id not in self._probes
+                and client_id not in self._asking
+                and (first := core.claims.first(client_id)) is not None
+            ):
                 holder = self._holder(client_id)
+                if holder is None and core.cluster is not None and isinstance(first, Session):
+                    # It may be held at another node: until that is known the line stands still.
+                    self._asking[client_id] = first
+                    core.cluster.claims.claim(first)
+                    return
                 verdict = self._judge(holder, first.public)
                 if verdict is Verdict.PROBE and holder is not None:
                     self._probe(holder, first)
@@ -279,7 +294,7 @@ class Entry:
     def _holder(self, client_id: bytes) -> Session | None:
         return self._core.sessions.get(client_id)
 
-    def _probe(self, holder: Session, newcomer: Session) -> None:
+    def _probe(self, holder: Session, newcomer: Session | Elsewhere) -> None:
         core = self._core
         timer = core.loop.call_later(core.limits.claim_wait, self._holder_silent, holder)
         self._probes[holder.id] = (holder, newcomer, timer)
@@ -327,13 +342,59 @@ class Entry:
             probe[2].cancel()
         self._settle(client_id)
 
+    # --- Other nodes of the cluster ----------------------------------------------------------------------------------
+
+    def cluster_decided(self, session: Session, *, admitted: bool, repeated: bool = False) -> None:
+        """The other nodes leave its id to a newcomer of ours, or do not; `repeated`: one knows its handshake."""
+        del self._asking[session.id]
+        if self._core.draining:
+            return
+        self._core.claims.leave(session.id, session)
+        if admitted:
+            self._admit(session)
+        elif repeated:
+            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, _REPLAYED)
+        else:
+            self._refuse_in_use(session)
+        self._settle(session.id)
+
+    def claimed_elsewhere(self, newcomer: Elsewhere) -> None:
+        """A newcomer at another node claims an id that we have, or had until just now."""
+        core = self._core
+        holder = self._holder(newcomer.id)
+        if holder is None:
+            newcomer.decided(free=True)
+        elif holder.public != newcomer.public:
+            newcomer.decided(free=False)
+        elif core.draining:
+            # It goes in a moment anyway, and its client is where it shall be.
+            holder.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
+            newcomer.decided(free=True)
+        elif core.claims.join(newcomer.id, newcomer):
+            self._settle(newcomer.id)
+        else:
+            newcomer.decided(free=False)
+
+    def gave_up_elsewhere(self, newcomer: Elsewhere) -> None:
+        """A newcomer at another node is gone."""
+        if self._core.claims.leave(newcomer.id, newcomer):
+            self._settle(newcomer.id)
+
     def gave_up(self, session: Session) -> None:
         """A session ended before it had its id."""
+        if self._asking.get(session.id) is session:
+            del self._asking[session.id]
+            if self._core.cluster is not None:
+                self._core.cluster.claims.cancel(session)
         if self._core.claims.leave(session.id, session):
             # The probe that was under way for it goes on, and its answer serves nobody.
             self._settle(session.id)
 
-    def _admit(self, session: Session) -> None:
+    def _admit(self, newcomer: Session | Elsewhere) -> None:
+        if not isinstance(newcomer, Session):
+            newcomer.decided(free=True)
+            return
+        session = newcomer
         core, wire = self._core, session.opened_wire
         if session.phase is not Phase.OPEN:
             raise AssertionError("a session that is over does not stand in line")
@@ -349,6 +410,8 @@ class Entry:
         session.unmask = wire.mask_in
         session.max_message = MAX_FRAME
         core.hub.add(session)
+        if core.cluster is not None:
+            core.cluster.admitted(session)
         core.counters.admitted += 1
         if core.journal is not None:
             core.journal.started(session, core.clock())

@@ -25,6 +25,7 @@ class ReplayMemory:
         self._ring = ring
         self._keys = keys
         self._secret = random(KEY_SIZE)
+        self._tell: Callable[[tuple[bytes, bytes]], None] | None = None
         # Each value is a byte string of digests, oldest first.
         self._seen: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -47,10 +48,36 @@ class ReplayMemory:
             if ring[at : at + _DIGEST] == digest:
                 self._seen.move_to_end(key)
                 return False
+        self._put(key, ring, digest)
+        if self._tell is not None:
+            self._tell((key, digest))
+        return True
+
+    def _put(self, key: bytes, ring: bytes, digest: bytes) -> None:
         self._seen[key] = (ring + digest)[-self._ring * _DIGEST :]
         self._seen.move_to_end(key)
         if len(self._seen) > self._keys:
             self._seen.popitem(last=False)
+
+    def share(self, secret: bytes, tell: Callable[[tuple[bytes, bytes]], None]) -> None:
+        """Remember together with others who have this secret: `tell` is given the digests of each key and nonce.
+
+        What was remembered before, under a key that the others do not have, is forgotten.
+        """
+        self._secret = secret
+        self._tell = tell
+        self._seen.clear()
+
+    def alone(self) -> None:
+        """Tell nobody any more."""
+        self._tell = None
+
+    def remember(self, key: bytes, digest: bytes) -> bool:
+        """Remember what another saw, by its digests; tell whether it was not seen before."""
+        ring = self._seen.get(key, b"")
+        if digest in (ring[at : at + _DIGEST] for at in range(0, len(ring), _DIGEST)):
+            return False
+        self._put(key, ring, digest)
         return True
 
     def known(self, more: Iterable[bytes] = ()) -> Callable[[bytes], bool]:
@@ -75,7 +102,37 @@ class Buckets:
         self._rate = rate
         self._burst = float(burst)
         self._keys = keys
+        self._tell: Callable[[bytes], None] | None = None
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+
+    @property
+    def burst(self) -> float:
+        """What may be spent at once."""
+        return self._burst
+
+    def share(self, secret: bytes, tell: Callable[[bytes], None]) -> None:
+        """Count together with others who have this secret: `tell` is given the digest of a key for each token spent.
+
+        What was spent before, under a key that the others do not have, is forgotten.
+        """
+        self._secret = secret
+        self._tell = tell
+        self._buckets.clear()
+
+    def alone(self) -> None:
+        """Tell nobody any more."""
+        self._tell = None
+
+    def remembers(self, digest: bytes) -> bool:
+        """Whether there is a bucket for the key with this digest."""
+        return digest in self._buckets
+
+    def spent_elsewhere(self, digest: bytes, count: int, now: float) -> None:
+        """Take tokens that others let the owner of a digest spend; what there was not becomes a debt of one burst."""
+        if self._rate > 0:
+            tokens, since = self._buckets.get(digest, (self._burst, now))
+            tokens = min(self._burst, tokens + (now - since) * self._rate)
+            self._put(digest, max(tokens - count, -self._burst), now)
 
     def change(self, rate: float, burst: int, keys: int) -> None:
         """Allow so much from now on. What was spent stays spent; what time has earned since goes by the new rate."""
@@ -93,11 +150,16 @@ class Buckets:
         tokens, since = self._buckets.get(key, (self._burst, now))
         tokens = min(self._burst, tokens + (now - since) * self._rate)
         allowed = tokens >= 1
-        self._buckets[key] = (tokens - 1 if allowed else tokens, now)
+        self._put(key, tokens - 1 if allowed else tokens, now)
+        if allowed and self._tell is not None:
+            self._tell(key)
+        return allowed
+
+    def _put(self, key: bytes, tokens: float, now: float) -> None:
+        self._buckets[key] = (tokens, now)
         self._buckets.move_to_end(key)
         if len(self._buckets) > self._keys:
             self._buckets.popitem(last=False)
-        return allowed
 
     def wait(self, key: bytes, now: float) -> float:
         """Return the seconds until there is a token for `key`, 0 if there is one; takes none."""
@@ -113,7 +175,8 @@ class Buckets:
         """Drop the oldest buckets that are full again: they say nothing that a new one would not."""
         if self._rate <= 0:
             return
-        lifetime = self._burst / self._rate
+        # Twice, for a bucket may be as much in debt as it holds.
+        lifetime = self._burst / self._rate * (1 if self._tell is None else 2)
         while self._buckets:
             _, since = next(iter(self._buckets.values()))
             if now - since < lifetime:
@@ -152,10 +215,58 @@ class Tally:
         self._places: dict[bytes, Place] = {}
         self._nobody = Place(b"")
         self.total = 0
+        self._shared: bytes | None = None
+        self._tell: Callable[[bytes, int, int], None] | None = None
+        self._elsewhere: dict[bytes, dict[bytes, int]] = {}
 
     def change(self, most: int) -> None:
         """Allow so many of one address from now on; those that are open stay."""
         self._most = most
+
+    def share(self, secret: bytes, tell: Callable[[bytes, int, int], None]) -> None:
+        """Count together with others who have this secret.
+
+        Args:
+            secret: for the digests of addresses.
+            tell: is given the digest of an address, how many connections of it there are, and how many there may be.
+        """
+        self._shared = secret
+        self._tell = tell
+        if self._secret is not None:
+            # Nobody is counted yet.
+            self._secret = secret
+
+    def alone(self) -> None:
+        """Count alone again."""
+        self._shared = self._tell = None
+        self._elsewhere.clear()
+
+    def elsewhere(self, who: bytes, digest: bytes, count: int) -> None:
+        """Note how many connections an address has with another."""
+        counts = self._elsewhere.setdefault(digest, {})
+        counts[who] = count
+        if not count:
+            del counts[who]
+            if not counts:
+                del self._elsewhere[digest]
+
+    def forget_elsewhere(self, who: bytes) -> None:
+        """Another is gone, and all connections with it."""
+        for digest in [digest for digest, counts in self._elsewhere.items() if who in counts]:
+            self.elsewhere(who, digest, 0)
+
+    def _told(self, place: Place) -> int:
+        """Return the connections that the address of a place has with others."""
+        if self._shared is None or not self._elsewhere:
+            return 0
+        return sum(self._elsewhere.get(self._digest(self._shared, place), {}).values())
+
+    def _changed(self, place: Place) -> None:
+        if self._tell is not None and self._shared is not None and self._most and place.key:
+            self._tell(self._digest(self._shared, place), place.count, self._most)
+
+    def _digest(self, shared: bytes, place: Place) -> bytes:
+        return place.key if self._secret is not None else keyed_digest(shared, place.key, _KEY_DIGEST)
 
     def take(self, address: bytes) -> Place | None:
         """Count a connection more of `address`; None when it has too many. b"" is nobody's, and never too many."""
@@ -164,20 +275,20 @@ class Tally:
         else:
             secret = self._secret
             key = address if secret is None else keyed_digest(secret, address, _KEY_DIGEST)
-            found = self._places.get(key)
-            if found is None:
-                found = self._places[key] = Place(key)
-            elif self._most and found.count >= self._most:
+            place = self._places.get(key) or Place(key)
+            if self._most and place.count + self._told(place) >= self._most:
                 return None
-            place = found
+            self._places[key] = place
         place.count += 1
         self.total += 1
+        self._changed(place)
         return place
 
     def release(self, place: Place) -> None:
         """Count a connection less."""
         place.count -= 1
         self.total -= 1
+        self._changed(place)
         if not place.count and place.key:
             del self._places[place.key]
 

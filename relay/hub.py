@@ -138,6 +138,14 @@ class Presence(Generic[Session]):
         change = self._pending.pop(x_pub, Change(0))
         return change, list(self._watchers.get(x_pub, ()))
 
+    def is_watched(self, x_pub: bytes) -> bool:
+        """Tell whether anybody watches a key."""
+        return x_pub in self._watchers
+
+    def watched_keys(self) -> list[bytes]:
+        """Return all keys that somebody watches."""
+        return list(self._watchers)
+
     @property
     def watched(self) -> int:
         """How many keys are watched."""

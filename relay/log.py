@@ -47,7 +47,8 @@ def configure(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line in one write: those of several processes that write to one place must not run into each other.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         # Not cached: SIGHUP may change the level, and a logger that was used keeps the one it was made with.
         cache_logger_on_first_use=False,
     )

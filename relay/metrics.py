@@ -68,6 +68,7 @@ class RelayCollector(Collector):
         )
         yield from self._counters()
         yield from self._state()
+        yield from self._cluster()
         yield from self._process()
 
     def _counters(self) -> Iterator[Metric]:
@@ -125,6 +126,47 @@ class RelayCollector(Collector):
         yield _gauge("watched_keys", "Keys of whose presence somebody wants to know.", core.presence.watched)
         yield _gauge("subscriptions", "Pairs of a session and a key that it watches.", core.presence.subscriptions)
         yield _gauge("remembered_keys", "Keys whose handshakes are remembered.", len(core.handshakes_seen))
+
+    def _cluster(self) -> Iterator[Metric]:
+        node = self._core.cluster
+        if node is None:
+            return
+        peers = list(node.peers)
+        yield _gauge("cluster_connected", "1 while NATS can be reached.", int(not node.degraded))
+        yield _gauge("cluster_nodes", "Relays of the cluster that are heard, this one included.", len(peers) + 1)
+        yield _gauge(
+            "cluster_links", "Other relays with which there is a working link.", sum(peer.up for peer in peers)
+        )
+        yield _gauge(
+            "cluster_queued_bytes",
+            "Bytes for other relays that wait, or were not acknowledged, together.",
+            sum(peer.waiting for peer in peers) + node.router.bytes,
+        )
+        yield _gauge("cluster_bus_bytes", "Bytes handed to the NATS client that have not left.", node.bus.backlog)
+        yield _gauge("cluster_known_ids", "Ids of which it is remembered at which relay they are.", len(node.router))
+        yield _gauge("cluster_claims", "Newcomers that wait for the other relays' word.", node.claims.asking)
+        for name, text, value in (
+            ("cluster_lookups", "Ids that were asked for.", node.router.lookups),
+            ("cluster_records_sent", "Frames, commands and news sent to other relays.", node.records_out),
+            ("cluster_records_received", "Frames, commands and news taken from other relays.", node.records_in),
+            ("cluster_messages_sent", "Sealed messages that carried them.", node.messages_out),
+            ("cluster_messages_received", "Sealed messages that carried them here.", node.messages_in),
+            ("cluster_sent_bytes", "Bytes of the messages sent.", node.bytes_out),
+            ("cluster_received_bytes", "Bytes of the messages received.", node.bytes_in),
+            ("cluster_nodes_lost", "Relays that were not heard any more, and given up.", node.nodes_lost),
+            (
+                "cluster_second_sessions",
+                "Sessions ended because another relay had one of the same id.",
+                node.two_sessions,
+            ),
+        ):
+            yield CounterMetricFamily(_PREFIX + name, text, value=value)
+        yield _labelled(
+            "cluster_messages_refused",
+            "Messages between relays that were not taken, by reason.",
+            "reason",
+            node.refused,
+        )
 
     def _process(self) -> Iterator[Metric]:
         now = process.look()

@@ -12,13 +12,26 @@ memory is one and a half times the figure.
 """
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
 from relay.limits import Limits
+from relay.reasons import Refusal
+
+
+class Correspondent(Protocol):
+    """Whoever sent a frame: a session here, or one at another node of the cluster."""
+
+    def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> None:
+        """Answer a frame with 0x03."""
+
+    def recovered(self, x_pub: bytes) -> None:
+        """Say that a recipient which refused frames takes them again."""
+
 
 Sender = TypeVar("Sender")
+Recipient = TypeVar("Recipient")
 
 _STEP = 64 * 1024
 
@@ -144,21 +157,21 @@ class Outbox(Generic[Sender]):
         return len(self._frames)
 
 
-class Budget(Generic[Sender]):
+class Budget(Generic[Sender, Recipient]):
     """The bytes that all stalled outboxes together may hold."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.used = 0
         # With the recipient of each: an outbox that knew it itself would hold it in a cycle.
-        self.stalled: dict[Outbox[Sender], Sender] = {}
+        self.stalled: dict[Outbox[Sender], Recipient] = {}
 
     def change(self, limits: Limits) -> None:
         """Go by other limits from now on. Room that was granted and is not used is taken back, and nothing else."""
         self._limits = limits
         self.reclaim()
 
-    def stall(self, outbox: Outbox[Sender], recipient: Sender, in_transport: int, now: float) -> None:
+    def stall(self, outbox: Outbox[Sender], recipient: Recipient, in_transport: int, now: float) -> None:
         """Count a recipient's outbox, whose transport stopped taking."""
         outbox.stalled = True
         outbox.in_transport = in_transport

@@ -122,7 +122,14 @@ class Pages:
         return _ALIVE
 
     def ready(self, _request: Request) -> Reply:
-        """Say whether clients should be sent here, and if not, why."""
+        """Say whether clients should be sent here, and if not, why.
+
+        A relay that lost the others of its cluster says so, and is ready: what takes one from its clients takes all at
+        once, and a balancer that removed all of them would end what still works.
+        """
+        losses = self._core.ready.losses
+        if self._core.ready and losses:
+            return Reply(HTTPStatus.OK, "".join(f"{line}\n" for line in ("ready", *losses)), headers=NO_STORE)
         if self._core.ready:
             return _READY
         text = "".join(f"{reason}\n" for reason in self._core.ready.reasons)
@@ -137,7 +144,7 @@ class Pages:
                 "uptime_sec": int(core.clock() - self._began),
                 "connections": len(core.sessions) + self.sessions_elsewhere,
                 "version": __version__,
-                "status": "ok" if core.ready else "not ready",
+                "status": "not ready" if not core.ready else "degraded" if core.ready.losses else "ok",
             },
             NO_STORE,
         )

@@ -18,6 +18,7 @@ class Ready:
 
     def __init__(self) -> None:
         self._missing: dict[Condition, str] = {Condition.STARTED: "the relay is starting"}
+        self._degraded: dict[str, str] = {}
 
     def lost(self, condition: Condition, reason: str) -> None:
         """A condition holds no longer, for this reason: one line, and nothing about clients in it."""
@@ -26,6 +27,19 @@ class Ready:
     def met(self, condition: Condition) -> None:
         """A condition holds."""
         self._missing.pop(condition, None)
+
+    def degraded(self, part: str, reason: str) -> None:
+        """A part does not work, and clients are better off here all the same: one line, and nothing about clients."""
+        self._degraded[part] = reason
+
+    def recovered(self, part: str) -> None:
+        """A part works again."""
+        self._degraded.pop(part, None)
+
+    @property
+    def losses(self) -> list[str]:
+        """What does not work although the relay is ready, a line each."""
+        return [f"degraded: {part}: {reason}" for part, reason in self._degraded.items()]
 
     def holds(self, condition: Condition) -> bool:
         """Whether a condition holds."""

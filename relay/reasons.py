@@ -21,6 +21,8 @@ class Refusal(StrEnum):
     TARGET_AWAKE = "target_awake"  # a message WAKE for somebody who is online and active
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
     SUBSCRIPTIONS_FULL = "subscriptions_full"  # too little is left of what all sessions may watch
+    NODE_FULL = "node_full"  # too much waits already for another node of the cluster
+    NODE_LOST = "node_lost"  # another node of the cluster cannot be reached, or went with what was on its way to it
 
 
 class Ending(StrEnum):

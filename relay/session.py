@@ -17,7 +17,7 @@ from relay import pages
 from relay.guard import Allowance, Place
 from relay.hub import Change
 from relay.metered import HOLD_REFUSALS, MeteredSocket
-from relay.outbox import Outbox, frame_head, from_peers
+from relay.outbox import Correspondent, Outbox, frame_head, from_peers
 from relay.reasons import Ending, Held, Refusal
 from relay.websocket import FIN_BINARY, MASKED, Phase, apply_mask
 from wire import commands as c
@@ -67,7 +67,7 @@ class Session(MeteredSocket):
         self.place: Place | None = None
         self.wire: ServerSession | None = None
         self.unmask: HeaderKeystream | None = None
-        self.outbox: Outbox[Session] = Outbox(core.limits.flush_size)
+        self.outbox: Outbox[Correspondent] = Outbox(core.limits.flush_size)
         self.dirty = False
         self.working = False
         self.ended: Ending | None = None
@@ -77,7 +77,7 @@ class Session(MeteredSocket):
         self.ping_frame: bytes | None = None
         self.refusals: deque[tuple[bytes, bytes]] | None = None
         self.presence: dict[bytes, Change] | None = None
-        self.refused: dict[Session, None] | None = None
+        self.refused: dict[Correspondent, None] | None = None
         self.watching: dict[bytes, None] | None = None
 
     @property
@@ -119,7 +119,7 @@ class Session(MeteredSocket):
         if unmask is None or position >= end or data[position] != FIN_BINARY:
             return position, 0
         reset_in, update_in = unmask.methods
-        sessions = self.core.sessions
+        sessions, remote = self.core.sessions, self.core.remote
         client_id = self.id
         limit = self.max_message
         count = 0
@@ -154,6 +154,9 @@ class Session(MeteredSocket):
             if target != known_target:
                 found = sessions.get(target)
                 if found is None:
+                    node = remote.get(target)
+                    if node is not None and node.put_packet(self, client_id, target, packet):
+                        continue
                     self._unrouted(target, packet)
                     break
                 known_target, recipient = target, found
@@ -177,8 +180,30 @@ class Session(MeteredSocket):
         """Take a frame that is for no session: for the server, or for nobody who is here."""
         if target == SERVER_ID:
             self.core.turns.heavy(self, self.core.control.command_received, target + packet)
+        elif self.core.cluster is not None:
+            self.core.cluster.router.frame(self, target, packet)
         else:
             self.refuse(target, packet[:NONCE_SIZE], Refusal.OFFLINE)
+
+    def deliver(self, packet: bytes, sender_id: bytes, sender: "Correspondent | None") -> None:
+        """Take a packet that came by another node, or had to wait; whoever sent it is told if there is no room."""
+        reset_out, update_out = self.mask.methods
+        reset_out(COUNTER_0 + packet[:12])
+        frame = frame_head(ID_SIZE + len(packet)) + update_out(sender_id) + packet
+        if not self.outbox.put(frame, sender):
+            self.deliver_crowded(frame, packet[:NONCE_SIZE], sender)
+        elif not self.dirty:
+            self.core.turns.touch(self)
+
+    def deliver_crowded(self, frame: bytes, nonce: bytes, sender: "Correspondent | None") -> None:
+        """Take a frame from elsewhere for which there is no room yet, or tell its sender."""
+        refusal = self.put_crowded(frame, sender)
+        if refusal is None:
+            return
+        if sender is None:
+            self.core.counters.refusals[refusal] += 1
+        else:
+            sender.refuse(self.id, nonce, refusal)
 
     def message_received(self, message: bytes) -> None:
         """Take what no run took: the first message, one that is too short for a frame, one that came in fragments."""
@@ -190,7 +215,7 @@ class Session(MeteredSocket):
             # As if it had come in one piece, under a mask of zeros: there is one way to route.
             self.run_received(bytes((FIN_BINARY, 0xFF)) + len(message).to_bytes(8, "big") + bytes(4) + message, 0)
 
-    def put_crowded(self, frame: bytes, sender: "Session | None") -> Refusal | None:
+    def put_crowded(self, frame: bytes, sender: Correspondent | None) -> Refusal | None:
         """Queue a frame for which there is no room yet: flush, or ask the budget; tell why not if it stays out."""
         outbox = self.outbox
         if not outbox.stalled:
@@ -317,7 +342,7 @@ class Session(MeteredSocket):
             return
         gone = [x_pub for x_pub, change in changes.items() if Change.OFFLINE in change]
         # By what is true now and not by what was noted: whoever is told OFFLINE of somebody online is told ONLINE too.
-        here = [x_pub for x_pub in changes if self.core.hub.online(x_pub)]
+        here = [x_pub for x_pub in changes if self.core.online(x_pub)]
         self.core.counters.presence_told += len(gone) + len(here)
         # Offline first: of a session that was replaced, its watchers are told both.
         for kind, x_pubs in ((c.PeerOffline, gone), (c.PeerOnline, here)):
@@ -325,11 +350,16 @@ class Session(MeteredSocket):
                 if not self.send(kind.of(x_pubs[start : start + MAX_KEYS_PER_FRAME]), must=True):
                     return
 
-    def remember_refused(self, sender: "Session") -> None:
+    def remember_refused(self, sender: Correspondent) -> None:
         """Tell this sender that we are online, once what is queued for us has drained: only that makes it resend."""
         if self.refused is None:
             self.refused = {}
         self.refused[sender] = None
+
+    def recovered(self, x_pub: bytes) -> None:
+        """Tell this client that a recipient takes frames again, if it watches it."""
+        if self.watching is not None and x_pub in self.watching:
+            self.note_presence(x_pub, Change.ONLINE)
 
     # --- Writing -----------------------------------------------------------------------------------------------------
 
@@ -373,8 +403,7 @@ class Session(MeteredSocket):
         if self.refused is not None:
             refused, self.refused = self.refused, None
             for sender in refused:
-                if sender.watching is not None and self.public.x_pub in sender.watching:
-                    sender.note_presence(self.public.x_pub, Change.ONLINE)
+                sender.recovered(self.public.x_pub)
         if self.refusals or self.presence:
             self.core.turns.work(self)
 

@@ -36,6 +36,12 @@ _LIMIT: Final = 64
 """Items that are asked for at once; a mailbox gives no more than fit a frame (1 MiB)."""
 _ROUNDS: Final = 256
 """Leases in a row. A mailbox that never ends is looked into again later, and meanwhile others are."""
+_TOGETHER: Final = 5.0
+"""Seconds for which what came from some mailboxes waits for the others, so that it is stored in one order."""
+_AT_MOST: Final = 60.0
+"""Seconds after which others have their turn, also where there is more."""
+_TELL_EVERY: Final = 3600.0
+"""Seconds between two notices of what one mailbox refused. Until then it is not told that we know, and counts on."""
 
 Introduce = Callable[[PublicIdentity, str], Awaitable[Lane | None]]
 """Makes a contact of a stranger; None if they are refused."""
@@ -52,8 +58,12 @@ class _Look:
     letters: list["_Letter"] = field(default_factory=list)
     picked: int = 0
     refused: int = 0
-    since: int = 0
+    rounds: int = 0
+    gone: set[int] = field(default_factory=set)
+    """Numbers that were acknowledged."""
     over: bool = False
+    cut: bool = False
+    """It took too long, and is gone on with after the others had their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,8 @@ class Fetching:
         self._stirred = asyncio.Event()
         self._rests = Rests(self._options.backoff_min, self._options.backoff_max)
         self._next: dict[int, float] = {}
+        self._tell_at: dict[int, float] = {}
+        self._begun: set[int] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -117,12 +129,13 @@ class Fetching:
         due = [own for own in ours if self._due_at(own) <= post.clock()]
         if due:
             self._idle.clear()
-            await self._round([_Look(own, self._ways.collector(own)) for own in due])
+            looks = [_Look(own, self._ways.collector(own)) for own in due]
+            await self._round(looks)
             self._idle.set()
             lying = await post.store.read(parcels.lying)
             every = self._options.awaiting if lying else self._options.every
-            for own in due:
-                self._next[own.id] = post.clock() + every
+            for look in looks:
+                self._next[look.own.id] = post.clock() + (0.0 if look.cut and not look.over else every)
         return min((self._due_at(own) for own in await post.store.read(mailboxes.own)), default=math.inf)
 
     def _due_at(self, own: OwnMailbox) -> float:
@@ -133,30 +146,55 @@ class Fetching:
         return max(self._next.get(own.id, 0.0), self._rests.until(own.id))
 
     async def _round(self, looks: list[_Look]) -> None:
-        going = looks
-        for _ in range(_ROUNDS):
-            await asyncio.gather(*(self._lease(look) for look in going))
-            await self._keep(going)
-            await asyncio.gather(*(self._acknowledge(look) for look in going))
-            going = [look for look in going if not look.over]
-            if not going:
-                break
+        """Look into mailboxes until each has nothing more. What several have comes in one order; but none is waited for
+        longer than a moment: a mailbox that is slow, or means to be, must not keep what lies in the others."""
+        until = self._post.clock() + _AT_MOST
+        going = {asyncio.create_task(self._lease(look)): look for look in looks}
+        try:
+            while going:
+                done, _ = await asyncio.wait(going, timeout=_TOGETHER)
+                if not done:
+                    done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+                came = [going.pop(task) for task in list(going) if task in done]
+                for task in done:
+                    task.result()
+                await self._keep(came)
+                for look in came:
+                    if look.lease is None or look.trouble:
+                        continue
+                    look.rounds += 1
+                    look.cut = self._post.clock() >= until
+                    going[asyncio.create_task(self._go_on(look))] = look
+        finally:
+            for task in going:
+                task.cancel()
+            await asyncio.gather(*going, return_exceptions=True)
         for look in looks:
-            now = self._post.clock()
-            if look.trouble:
-                self._rests.failed(look.own.id, now)
-            else:
-                self._rests.went_well(look.own.id)
-            await self._post.store.write(
-                mailboxes.looked,
-                self._post.now(),
-                look.own.id,
-                trouble=look.trouble,
-                picked=look.picked,
-                refused=look.refused,
-            )
-            if not self._ways.shared(look.own.card):
-                await look.collector.rest()
+            await self._done(look)
+
+    async def _go_on(self, look: _Look) -> None:
+        """Acknowledge what is in the store now, and ask for more."""
+        await self._acknowledge(look)
+        if look.over or look.cut or look.rounds >= _ROUNDS:
+            look.lease, look.letters = None, []
+        else:
+            await self._lease(look)
+
+    async def _done(self, look: _Look) -> None:
+        if look.trouble:
+            self._rests.failed(look.own.id, self._post.clock())
+        else:
+            self._rests.went_well(look.own.id)
+        await self._post.store.write(
+            mailboxes.looked,
+            self._post.now(),
+            look.own.id,
+            trouble=look.trouble,
+            picked=look.picked,
+            refused=look.refused,
+        )
+        if not self._ways.shared(look.own.card):
+            await look.collector.rest()
 
     async def _lease(self, look: _Look) -> None:
         look.lease, look.letters = None, []
@@ -165,7 +203,6 @@ class Fetching:
         except MailboxError as error:
             look.trouble, look.over = str(error), True
             return
-        look.refused, look.since = look.lease.refusals, look.lease.since
         for item in look.lease.items:
             letter = self._letter(look.own.card, item)
             if letter is not None:
@@ -226,32 +263,43 @@ class Fetching:
             return
         # Items of another kind are for a program that knows it, which may be ours after an upgrade.
         numbers = tuple(item.number for item in lease.items if item.kind in ItemKind._value2member_map_)
-        if lease.refusals or (numbers and look.own.looked_at is None and not look.picked):
-            await self._post.store.write(_tell, self._post.now(), look.own, len(numbers) + lease.left, lease)
+        if numbers and look.gone.issuperset(numbers):
+            look.trouble, look.over = "the mailbox hands out again what it has said it deleted", True
+            return
+        refusals = lease.refusals if self._post.clock() >= self._tell_at.get(look.own.id, 0.0) else 0
+        first = bool(numbers) and look.own.looked_at is None and look.own.id not in self._begun
+        if refusals:
+            self._tell_at[look.own.id] = self._post.clock() + _TELL_EVERY
+        if numbers:
+            self._begun.add(look.own.id)
+        if refusals or first:
+            waiting = len(numbers) + lease.left if first else 0
+            await self._post.store.write(_tell, self._post.now(), look.own, waiting, refusals, lease.since)
         look.over = not numbers
-        if not numbers and not lease.refusals:
+        if not numbers and not refusals:
             return
         try:
-            await look.collector.acknowledge(numbers[:ACK_MAX], lease.refusals)
+            await look.collector.acknowledge(numbers[:ACK_MAX], refusals)
             for at in range(ACK_MAX, len(numbers), ACK_MAX):
                 await look.collector.acknowledge(numbers[at : at + ACK_MAX])
         except MailboxError as error:
             # They are handed out again, and known then.
             look.trouble, look.over = str(error), True
             return
+        look.gone.update(numbers)
         look.picked += len(numbers)
+        look.refused += refusals
 
 
-def _tell(db: Connection, now: int, own: OwnMailbox, waiting: int, lease: Lease) -> None:
+def _tell(db: Connection, now: int, own: OwnMailbox, waiting: int, refusals: int, since: int) -> None:
     where = urlsplit(own.card.url).hostname or "?"
     parts = []
-    if own.looked_at is None and waiting:
+    if waiting:
         parts.append(f"{waiting} {'deposit' if waiting == 1 else 'deposits'} waited for you")
-    if lease.refusals:
-        since = datetime.fromtimestamp(min(lease.since, 1 << 41) / 1000, UTC).strftime("%Y-%m-%d")
+    if refusals:
+        day = datetime.fromtimestamp(min(since, 1 << 41) / 1000, UTC).strftime("%Y-%m-%d")
         parts.append(
-            f"{lease.refusals} {'was' if lease.refusals == 1 else 'were'} refused for want of room since {since}:"
+            f"{refusals} {'was' if refusals == 1 else 'were'} refused for want of room since {day}:"
             " their senders were told, and try elsewhere or again"
         )
-    if parts:
-        feed.add(db, now, Kind.NOTICE, detail=f"the mailbox at {where}: {'; '.join(parts)}")
+    feed.add(db, now, Kind.NOTICE, detail=f"the mailbox at {where}: {'; '.join(parts)}")

@@ -11,7 +11,7 @@ from peers.carrier.lane import CardsTag, ChangeTag, Lane
 from peers.carrier.post import Post
 from peers.carrier.transfers import Transfers
 from peers.client import NotConnected, PeerPacket
-from peers.client.opening import is_loopback
+from peers.dropping.places import is_near
 from peers.store import Connection, contacts, file_steps, mailboxes, messages, owing, parcels
 from peers.store.errors import NoSuchContact
 from wire.commands import Body
@@ -170,8 +170,7 @@ class Incoming:
         """Return a list of mailboxes without those that no contact may have us connect to."""
         if not isinstance(body, Mailboxes) or self._post.loopback:
             return body
-        # A contact names any address; one of this very machine leads to programs that trust whoever comes from it.
-        listed = tuple(each for each in body.listed if not is_loopback(each.card.url))
+        listed = tuple(each for each in body.listed if not is_near(each.card.url))
         return replace(body, listed=listed)
 
     def _acknowledged(self, noted: "asyncio.Future[int | None]", lane: Lane, uuid: bytes) -> None:

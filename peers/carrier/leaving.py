@@ -29,6 +29,10 @@ _FINAL: Final = frozenset({Reason.TOO_BIG, Reason.BAD_DEPOSIT, Reason.BAD_REQUES
 """Refusals of a parcel that stays as it is."""
 _OF_CONTACT: Final = frozenset({Reason.FULL, Reason.NOT_SERVED, Reason.TOKEN})
 """Refusals that hold for this recipient alone: for others the mailbox may do."""
+_LEAST: Final = 3600
+"""Seconds for which what was left counts as left at least: ends are full hours."""
+_MOST: Final = 31 * 24 * 3600
+"""And at most: 30 days is the longest time."""
 _USED_UP: Final = 24 * 3600
 """Seconds for which a parcel counts as left of which the mailbox says that it had it and holds it no more: its
 recipient has most likely picked it up, and their acknowledgement is on its way."""
@@ -46,6 +50,7 @@ class Leaving:
         self._told_at: dict[int, float] = {}
         self._workers: dict[int, asyncio.Task[None]] = {}
         self._more: dict[int, asyncio.Event] = {}
+        self._serves: dict[int, int] = {}
         self._rests = Rests(self._options.backoff_min, self._options.backoff_max)
         # By mailbox, contact and token: with another token it is tried anew.
         self._full: dict[tuple[int, int, bytes], float] = {}
@@ -104,13 +109,11 @@ class Leaving:
         self._seen = {}
         copies = self._options.copies
         due: list[Todo] = []
-        # Whoever may not have heard of us needs our keys and name before all else.
-        for find in (parcels.cards, parcels.changes, parcels.texts):
-            for todo in await post.store.read(find, copies):
-                at = self._due_at(todo, seen)
-                next_at = min(next_at, at)
-                if at <= post.clock():
-                    due.append(todo)
+        for todo in await post.store.read(_todos, copies):
+            at = self._due_at(todo, seen)
+            next_at = min(next_at, at)
+            if at <= post.clock():
+                due.append(todo)
         put = await self._put(due)
         for debt in await post.store.read(parcels.debts, copies):
             lane = post.lanes.get(debt.contact)
@@ -249,6 +252,7 @@ class Leaving:
         place = await self._place(mailbox)
         if place is None:
             self._serving.discard(mailbox)
+            self._rest()
             return
         depositor, more = self._ways.depositor(place), self._more[mailbox]
         try:
@@ -270,8 +274,13 @@ class Leaving:
             self._stirred.set()
         finally:
             self._serving.discard(mailbox)
+            self._serves.pop(mailbox, None)
             self._rest()
             await depositor.rest()
+            if more.is_set():
+                # It came while the connection was being closed, when nobody served it any more.
+                self._serving.discard(mailbox)
+                self._stirred.set()
 
     async def _serve(self, depositor: Depositor, mailbox: int) -> None:
         """Leave and drop what there is.
@@ -282,12 +291,17 @@ class Leaving:
         store = self._post.store
         while True:
             full = frozenset((contact, token) for where, contact, token in self._full if where == mailbox)
-            parcel = await store.read(parcels.next_of, mailbox, full)
+            parcel = await store.read(parcels.next_of, mailbox, full, self._serves.get(mailbox))
             lane = None if parcel is None else self._post.lanes.get(parcel.contact)
             if parcel is None or lane is None:
                 for contact, _ in full:
                     await store.write(parcels.put_off, mailbox, contact)
                 return
+            if self._serves.get(mailbox) != parcel.contact:
+                # As somebody else, over another connection: one depositor of two recipients would tell the mailbox that
+                # they know somebody in common.
+                await depositor.rest()
+                self._serves[mailbox] = parcel.contact
             try:
                 if parcel.dropping:
                     await depositor.drop(lane.row.public.x_pub, parcel.secret)
@@ -309,6 +323,9 @@ class Leaving:
             if refusal.reason is not Reason.STAMP_USED:
                 raise
             lasts = _USED_UP
+        # As the mailbox says, which may be no time at all: it would be given the same again and again, as fast as it
+        # answers.
+        lasts = min(max(lasts, _LEAST), _MOST)
         await store.write(parcels.kept, self._post.now(), parcel.id, self._post.now() + lasts * 1000)
 
     async def _refused(self, parcel: Parcel, refusal: MailboxRefused) -> None:
@@ -323,6 +340,12 @@ class Leaving:
             self._full[parcel.mailbox, parcel.contact, parcel.token] = self._post.clock() + self._options.full
         elif reason not in _FINAL:
             raise refusal
+
+
+def _todos(db: Connection, copies: int) -> list[Todo]:
+    # Whoever may not have heard of us needs our keys and name before all else. All of it from one snapshot: a text that
+    # is written between two would go out before the introduction, and its sender would be called by an id for good.
+    return [*parcels.cards(db, copies), *parcels.changes(db, copies), *parcels.texts(db, copies)]
 
 
 def _concerned(db: Connection) -> bool:

@@ -22,6 +22,7 @@ class Ways:
         self._post = post
         self._relay = relay
         self._options = post.options.mail.dropping
+        self._elses = replace(self._options, far=not post.loopback)
         self._depositors: dict[int, Depositor] = {}
         self._collectors: dict[int, Collector] = {}
         self._shared: dict[int, PacketWay] = {}
@@ -30,7 +31,7 @@ class Ways:
         """Return what leaves things in a mailbox."""
         found = self._depositors.get(place.id)
         if found is None:
-            found = self._depositors[place.id] = Depositor(place.card, self._nameless(place.card), self._options)
+            found = self._depositors[place.id] = Depositor(place.card, self._nameless(place.card), self._elses)
         return found
 
     def collector(self, own: OwnMailbox) -> Collector:
@@ -78,12 +79,12 @@ class Ways:
         if not card.by_relay:
             from peers.dropping.by_http import HttpWay
 
-            return HttpWay(card, self._options)
+            return HttpWay(card, self._elses)
         from peers.dropping.by_relay import RelayWay
 
         if self.shared(card):
-            return RelayWay(card, self._options, relay=self._relay, client=self._post.options.client)
-        return RelayWay(card, self._options, client=self._elsewhere())
+            return RelayWay(card, self._elses, relay=self._relay, client=self._post.options.client)
+        return RelayWay(card, self._elses, client=self._elsewhere())
 
     def _as_ourselves(self, own: OwnMailbox) -> Way:
         ours = self._post.ours

@@ -92,6 +92,8 @@ def _found(own: OwnMailbox, where: str, about: About, options: DroppingOptions, 
     off = about.now - time.time_ns() // 1_000_000
     days = about.ttl // 86400
     text = f"{where} answers, and keeps things for {days} days" + (f", for {about.bits} bits" if about.bits else "")
+    if about.access == Access.RECIPIENTS:
+        text += "; it serves a list of people, on which its operator has to have you"
     if about.bits > options.stamp_bits:
         fix = "others who allow no more than you do cannot leave anything there now: another mailbox may be cheaper"
         return warn("mailbox", f"{text}, of which you allow {options.stamp_bits}", fix, **data)

@@ -7,6 +7,7 @@ by_http     the way to a mailbox with an address of its own
 by_packets  the way to one that is a peer of a relay, over a connection that somebody else has
 by_relay    the same over a connection of its own
 web         HTTP exchanges with bounds
+places      where an address leads that somebody else has chosen
 """
 
 from peers.dropping.client import Collector, Depositor, Way

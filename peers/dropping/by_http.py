@@ -42,7 +42,7 @@ class HttpWay:
     def __init__(self, card: MailboxCard, options: DroppingOptions, ours: Identity | None = None) -> None:
         self._card = card
         self._ours = ours
-        self._web = Web(card.url, options.timeout, options.ssl)
+        self._web = Web(card.url, options.timeout, options.ssl, far=options.far)
 
     async def ask(self, request: Request) -> FromMailbox:
         """See :class:`peers.dropping.client.Way`."""

@@ -9,7 +9,7 @@ from keys.contact import Contact
 from keys.errors import OpenError
 from keys.identity import Identity
 from keys.invite import MailboxCard
-from keys.primitives import NONCE_SIZE
+from keys.primitives import NONCE_SIZE, random_bytes
 from peers.client import NotConnected
 from peers.dropping.client import Request
 from peers.dropping.errors import Unreachable
@@ -49,7 +49,8 @@ class PacketWay:
         self._contact = Contact(ours, card.public)
         self._timeout = options.timeout
         self._introduced = False
-        self._count = 0
+        # From anywhere: a relay that kept answers to an earlier run of ours must not find them asked for again.
+        self._count = int.from_bytes(random_bytes(4), "little")
         self._waiting: dict[int, asyncio.Future[FromMailbox]] = {}
         self._sent: OrderedDict[bytes, int] = OrderedDict()
 

@@ -127,7 +127,7 @@ async def relay_at(url: str, options: DroppingOptions) -> RelayCard:
     parts = urlsplit(url)
     scheme = "https" if parts.scheme == "wss" else "http"
     base = urlunsplit((scheme, parts.netloc, parts.path.rpartition("/")[0], "", ""))
-    async with Web(base, options.timeout, options.ssl) as web:
+    async with Web(base, options.timeout, options.ssl, far=options.far) as web:
         reply = await web.get("/info", _INFO_MAX)
     if reply.status == HTTPStatus.OK:
         with suppress(ValueError, KeyError, TypeError, RecursionError, KeysError):

@@ -1,6 +1,7 @@
 """HTTP exchanges with bounds: nothing is followed, kept or read beyond what was asked for."""
 
 import asyncio
+import socket
 import ssl
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -9,9 +10,12 @@ from urllib.request import getproxies, proxy_bypass
 
 from peers.client.opening import is_loopback
 from peers.dropping.errors import NotAMailbox, Unreachable
+from peers.dropping.places import is_near_address
 
 try:
     import aiohttp
+    from aiohttp.abc import ResolveResult
+    from aiohttp.resolver import ThreadedResolver
 except ImportError as missing:  # pragma: no cover - the extra is installed with the chat
     raise ImportError("mailboxes over HTTP need the extra: pip install 'blindrelay[chat]'") from missing
 
@@ -36,12 +40,15 @@ class Web:
         base: ``http://…`` or ``https://…``.
         timeout: seconds for one exchange, from the look-up of the name to the last byte.
         tls: in place of the system's trust.
+        far: follow no name that leads to this machine or its link (:mod:`peers.dropping.places`). Through a proxy it is
+            the proxy that looks names up, and its own machine that they might lead to.
     """
 
-    def __init__(self, base: str, timeout: float, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, base: str, timeout: float, tls: ssl.SSLContext | None = None, *, far: bool = False) -> None:
         self._base = base
         self._timeout = timeout
         self._tls = tls
+        self._far = far
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,8 +118,9 @@ class Web:
         if self._session is None and tls is None and self._base.startswith("https:"):
             tls = await asyncio.to_thread(ssl.create_default_context)  # reads the system's certificates
         if self._session is None:
+            resolver = FarResolver() if self._far and proxy_for(self._base) is None else None
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls or True, limit=2, keepalive_timeout=30.0),
+                connector=aiohttp.TCPConnector(ssl=tls or True, limit=2, keepalive_timeout=30.0, resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 skip_auto_headers=("User-Agent",),
@@ -123,6 +131,23 @@ class Web:
                 loop=asyncio.get_running_loop(),
             )
         return self._session
+
+
+class FarResolver(ThreadedResolver):
+    """Looks names up, and knows none of the addresses that are of this machine or its link."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name.
+
+        Raises:
+            OSError: there are none, or none that may be used.
+        """
+        found = [each for each in await super().resolve(host, port, family) if not is_near_address(each["host"])]
+        if not found:
+            raise OSError("this name leads to no other machine")
+        return found
 
 
 def below(base: str, path: str) -> str:

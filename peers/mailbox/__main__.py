@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(argv)
         from peers.mailbox import commands
 
-        return commands.COMMANDS[arguments.command](arguments, os.environ)
+        status = commands.COMMANDS[arguments.command](arguments, os.environ)
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("starlette", "uvicorn", "httptools"):
@@ -39,8 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ServiceError, KeysError) as error:
         _tell(str(error))
         return _UNUSABLE
+    except BrokenPipeError:
+        # Whoever read stdout has enough (`| head`). The interpreter flushes it once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
+    else:
+        return status
 
 
 def _tell(text: str) -> None:

@@ -27,14 +27,6 @@ class Allowance:
     def _fits(self, size: int) -> bool:
         return self._taken < self._count and (not self._taken or self._bytes + size <= self._size)
 
-    def take_now(self, size: int) -> bool:
-        """Begin a request if there is room for it; tell whether there was."""
-        if self._waiting or not self._fits(size):
-            return False
-        self._taken += 1
-        self._bytes += size
-        return True
-
     async def take(self, size: int) -> None:
         """Begin a request, once there is room."""
         while not self._fits(size):

@@ -155,7 +155,8 @@ class Mailbox:
         try:
             expires = await self.hold(item, at)
         except Refused:
-            self._stamps.unuse(request.stamp)  # it bought nothing
+            if with_stamp:
+                self._stamps.unuse(request.stamp)  # it bought nothing
             raise
         return answers.Kept(request.request, _seconds(expires - at.now))
 

@@ -115,6 +115,8 @@ class HttpFace:
                 )
             ],
         )
+        # A redirect to the same without its slash would name the host that the request names, which is anybody's.
+        self.app.router.redirect_slashes = False
 
     async def _info(self, _request: Request) -> Response:
         about = self._mailbox.about(asks.Info(_NO_REQUEST), self._moment(self._mailbox))
@@ -150,12 +152,16 @@ class HttpFace:
         """Return status and body of the answer, and whether the connection can go on; None if the client went."""
         held = bytearray()
         begun = time.perf_counter()
-        # What is handed out is larger than what asks for it.
-        ahead = ITEM_MAX if path == "/pickup" else 0
-        self._bytes += ahead
+        ahead = 0
         try:
             if not await self._read(path, scope, receive, held):
                 return None
+            if path == "/pickup":
+                # What is handed out is larger than what asks for it. Only once all of that is here: who connects and
+                # says nothing must not take room that they do not fill.
+                self._check_room(ITEM_MAX)
+                ahead = ITEM_MAX
+                self._bytes += ahead
             self._under_way += 1
             try:
                 status, body, command = await self._serve(path, bytes(held), self._address(scope))
@@ -193,8 +199,7 @@ class HttpFace:
                     more = message.get("more_body", False)
                     if len(held) + len(chunk) > most:
                         raise _Turned(Reason.TOO_BIG, 413, "too_large")
-                    if self._bytes + len(chunk) > self._limits.in_progress_bytes:
-                        raise _Turned(Reason.FAILED, 503, "in_progress")
+                    self._check_room(len(chunk))
                     held += chunk
                     self._bytes += len(chunk)
         except TimeoutError:
@@ -202,6 +207,10 @@ class HttpFace:
         if self._under_way >= self._limits.in_progress:
             raise _Turned(Reason.FAILED, 503, "in_progress")
         return True
+
+    def _check_room(self, size: int) -> None:
+        if self._bytes + size > self._limits.in_progress_bytes:
+            raise _Turned(Reason.FAILED, 503, "in_progress")
 
     def _address(self, scope: Scope) -> str:
         client = scope.get("client")

@@ -25,7 +25,8 @@ class UsedOnce:
         self._size = size
         self._lifetime = lifetime
         self._secret = random(KEY_SIZE)
-        self._seen: set[bytes] = set()
+        # Whether it is used: what was given back stays remembered, or using and giving back would fill the memory.
+        self._seen: dict[bytes, bool] = {}
         self._by_time: list[tuple[int, bytes]] = []
         self._floor: int | None = None
 
@@ -33,20 +34,18 @@ class UsedOnce:
         """Tell whether things of `time` are not taken any more, for others of it were forgotten."""
         return self._floor is not None and time <= self._floor
 
-    def used(self, thing: bytes) -> bool:
-        """Tell whether `thing` was used, as far as that is remembered."""
-        return keyed_digest(self._secret, thing, _DIGEST) in self._seen
-
     def use(self, thing: bytes, time: int, now: int) -> bool:
         """Use a thing that bears `time`; tell whether that was right: it was not used before and is not too old.
 
         Call it only for things that were checked: else anybody could fill the memory.
         """
         digest = keyed_digest(self._secret, thing, _DIGEST)
-        if digest in self._seen or self.too_old(time):
+        known = self._seen.get(digest)
+        if known or self.too_old(time):
             return False
-        self._seen.add(digest)
-        heapq.heappush(self._by_time, (time, digest))
+        self._seen[digest] = True
+        if known is None:
+            heapq.heappush(self._by_time, (time, digest))
         while self._by_time[0][0] < now - self._lifetime:
             self._forget()
         while len(self._by_time) > self._size:
@@ -55,11 +54,13 @@ class UsedOnce:
 
     def unuse(self, thing: bytes) -> None:
         """Let `thing` be used again: what it was used for did not happen."""
-        self._seen.discard(keyed_digest(self._secret, thing, _DIGEST))
+        digest = keyed_digest(self._secret, thing, _DIGEST)
+        if digest in self._seen:
+            self._seen[digest] = False
 
     def _forget(self) -> int:
         time, digest = heapq.heappop(self._by_time)
-        self._seen.discard(digest)
+        del self._seen[digest]
         return time
 
     def __len__(self) -> int:

@@ -83,7 +83,7 @@ class RelayFace:
         self._allowance = Allowance(limits.in_progress, limits.in_progress_bytes)
         self._introducer = Introducer()
         self._watched: OrderedDict[bytes, None] = OrderedDict()
-        self._leases: OrderedDict[bytes, tuple[bytes, Lease, float]] = OrderedDict()
+        self._leases: OrderedDict[bytes, tuple[bytes, tuple[int, ...], float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.connected = False
@@ -220,7 +220,9 @@ class RelayFace:
             return
         packet = self._seal(client, answer)
         if isinstance(answer, Lease) and answer.items:
-            self._leases[packet[:_NONCE]] = client.x_pub, answer, at.tick + self._mailbox.limits.lease
+            # The numbers alone: a LEASE is as large as a frame.
+            numbers = tuple(item.number for item in answer.items)
+            self._leases[packet[:_NONCE]] = client.x_pub, numbers, at.tick + self._mailbox.limits.lease
             if len(self._leases) > _SENT_LEASES:
                 self._leases.popitem(last=False)
         if not await self._send_packet(relay, client, packet) and isinstance(answer, Lease):
@@ -276,8 +278,8 @@ class RelayFace:
         """End a LEASE that did not reach its client: it would wait for what it never saw."""
         sent = self._leases.pop(nonce, None)
         if sent is not None:
-            x_pub, lease, end = sent
-            await asyncio.gather(*(self._mailbox.store.release(x_pub, item.number, end) for item in lease.items))
+            x_pub, numbers, end = sent
+            await asyncio.gather(*(self._mailbox.store.release(x_pub, number, end) for number in numbers))
 
     async def _closed(self, x_pubs: tuple[bytes, ...]) -> None:
         sessions: list[AppSession] = [found for x_pub in x_pubs if (found := self._app.known(x_pub)) is not None]

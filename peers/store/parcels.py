@@ -202,7 +202,7 @@ def put(db: sqlite3.Connection, now: int, drafts: Iterable[Draft]) -> int:
     count = 0
     for draft in drafts:
         todo = draft.todo
-        if not _still(db, todo):
+        if not (_still(db, todo) and _is_known(db, draft.mailbox)):
             continue
         if todo.what == "text" and todo.message is not None:
             db.execute("UPDATE messages SET exposed = 1 WHERE id = ?", (todo.message.id,))
@@ -212,10 +212,13 @@ def put(db: sqlite3.Connection, now: int, drafts: Iterable[Draft]) -> int:
 
 
 def put_debt(db: sqlite3.Connection, now: int, debt: Debt, drafts: Iterable[Draft]) -> None:
-    """Keep parcels that pay a debt, which is settled by that."""
+    """Keep parcels that pay a debt, which is settled by that, unless none of their mailboxes is known any more."""
     if not contacts.exists(db, debt.contact):
         return
-    for draft in drafts:
+    known = [draft for draft in drafts if _is_known(db, draft.mailbox)]
+    if not known:
+        return
+    for draft in known:
         _insert(db, now, draft)
     db.executemany("DELETE FROM owed WHERE id = ?", [(each,) for each in debt.owed])
     db.executemany("DELETE FROM changes WHERE revision = ?", [(each,) for each in debt.changes])
@@ -239,6 +242,11 @@ def _insert(db: sqlite3.Connection, now: int, draft: Draft) -> None:
             now,
         ),
     )
+
+
+def _is_known(db: sqlite3.Connection, mailbox: int) -> bool:
+    # While it was sealed, the last contact who has it may have told of others.
+    return db.execute("SELECT 1 FROM mailboxes WHERE id = ?", (mailbox,)).fetchone() is not None
 
 
 def _still(db: sqlite3.Connection, todo: Todo) -> bool:
@@ -290,15 +298,17 @@ def busy(db: sqlite3.Connection) -> list[int]:
     return [row[0] for row in db.execute("SELECT DISTINCT mailbox FROM parcels WHERE state IN ('waiting', 'dropping')")]
 
 
-def next_of(db: sqlite3.Connection, mailbox: int, but: frozenset[tuple[int, bytes]]) -> Parcel | None:
+def next_of(
+    db: sqlite3.Connection, mailbox: int, but: frozenset[tuple[int, bytes]], rather: int | None = None
+) -> Parcel | None:
     """Return the next parcel for a mailbox; none that waits for one of the contacts `but`, if the token with which
-    that one stands there is the present one still."""
+    that one stands there is the present one still, and one for the contact `rather` if there is any."""
     for row in db.execute(
         "SELECT p.id, p.contact, p.mailbox, what, secret, content, tries, state, coalesce(b.token, x'') FROM parcels p"
         " LEFT JOIN contact_mailboxes b ON b.contact = p.contact AND b.mailbox = p.mailbox"
         " WHERE p.mailbox = ? AND (state = 'dropping' OR (state = 'waiting'"
-        " AND p.contact NOT IN (SELECT id FROM contacts WHERE blocked = 1))) ORDER BY p.id",
-        (mailbox,),
+        " AND p.contact NOT IN (SELECT id FROM contacts WHERE blocked = 1))) ORDER BY p.contact IS NOT ?, p.id",
+        (mailbox, rather),
     ):
         if row[7] == "dropping" or (row[1], row[8]) not in but:
             return Parcel(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] == "dropping", row[8])

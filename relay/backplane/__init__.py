@@ -1,1 +1,40 @@
-"""Many relays that are one to their clients: what goes between them, over NATS. Loaded only where it is asked for."""
+"""Many relays that are one to their clients: what goes between them, over NATS. Loaded only where a cluster is wanted.
+
+- `options`: what a relay has to know to join.
+- `seals`: every message is sealed; ids appear to NATS as keyed hashes.
+- `link`: a reliable, ordered, bounded stream of records between two nodes, over messages that may be lost.
+- `records`: what those streams carry.
+- `router`: where an id is, and frames that wait until that is known.
+- `parcels`: what happens to them where they arrive, and to those that do not.
+- `claims`: one session per id. `presence`: who is online. `shares`: limits and replay memory.
+- `node`: this relay as one of many, which puts these together; `joining`: how it becomes one.
+- `bus`, `nats_bus`: what lies below. `lookup`: questions that go over it.
+"""
+
+from typing import TYPE_CHECKING
+
+from relay.backplane.options import ClusterError, ClusterOptions
+
+if TYPE_CHECKING:
+    from relay.backplane.node import Backplane
+    from relay.core import Core
+
+__all__ = ["ClusterError", "ClusterOptions", "join"]
+
+
+async def join(core: "Core", options: ClusterOptions) -> "Backplane":
+    """Make a relay one of a cluster; before it listens, so that nobody is let in whom another node knows.
+
+    Raises:
+        ClusterError: it cannot be; the text tells an operator what to do.
+    """
+    # Only here: a relay that is alone needs neither NATS' client nor what is built on it.
+    from relay.backplane.joining import find_others
+    from relay.backplane.nats_bus import NatsBus
+    from relay.backplane.node import Backplane
+
+    bus = NatsBus(options)
+    await bus.connect()
+    backplane = Backplane(core, options, bus)
+    await find_others(backplane)
+    return backplane

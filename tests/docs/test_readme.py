@@ -21,6 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from keys.invite import Invite, RelayCard
 from peers.chat import cli  # noqa: F401 - registers the commands
 from peers.chat.commands.frame import app
+from peers.mailbox.arguments import parse as mailbox_arguments
+from peers.mailbox.commands import COMMANDS as MAILBOX_COMMANDS
 from peers.mailbox.settings_limits import LimitSettings as MailboxLimits
 from peers.notifier.limits import Limits as NotifierLimits
 from relay.limits import Limits
@@ -94,6 +96,8 @@ def test_every_command_is_one_that_is_checked_here(name: str, words: list[str]) 
             assert argument.startswith("-") or argument == "mask" or (ROOT / argument).exists(), argument
     elif program == "scripts/chat":
         check_chat(words)
+    elif program == "scripts/mailbox":
+        assert mailbox_arguments(words[1:]).command in MAILBOX_COMMANDS
     elif program == "docker":
         check_docker(words)
     elif program in INSTALL:

@@ -189,6 +189,7 @@ def test_output_and_pages_name_nobody(
 
 FORBIDDEN_MODULES = {"keys.packet", "keys.contact", "keys.passphrase"}
 FORBIDDEN_NAMES = {"open_packet", "open_introducing", "Contact", "aead_open", "PeerFrame", "ClientSession"}
+SEALS = ROOT / "relay" / "backplane" / "seals.py"
 SOURCES = sorted((ROOT / "relay").rglob("*.py"))
 
 
@@ -205,10 +206,12 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_relay_has_nothing_that_opens_a_packet(path: Path) -> None:
     tree = ast.parse(path.read_text())
+    # The nodes of a cluster open what they sealed for each other, under keys that no client has a part in.
+    forbidden = FORBIDDEN_NAMES - ({"aead_open"} if path == SEALS else set())
     for module, name in imports(tree):
         assert module not in FORBIDDEN_MODULES
         assert f"{module}.{name}" not in FORBIDDEN_MODULES
-        assert name not in FORBIDDEN_NAMES
+        assert name not in forbidden
         assert module not in ("importlib", "pickle", "marshal")
     # aiohttp's ClientSession is an HTTP client and only has the name of ours.
     used = {
@@ -217,7 +220,7 @@ def test_relay_has_nothing_that_opens_a_packet(path: Path) -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node) != "aiohttp.ClientSession"
     }
     used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert not used & FORBIDDEN_NAMES
+    assert not used & forbidden
 
 
 def test_one_place_opens_frames_for_the_server() -> None:

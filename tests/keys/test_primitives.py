@@ -1,6 +1,7 @@
 """keys/primitives.py against published vectors, and against implementations that are not ours."""
 
 import pickle
+from typing import TYPE_CHECKING
 
 import nacl.bindings
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from keys import primitives as p
 from keys.errors import BadKey, OpenError
 from tests.keys.known import LOW_ORDER_ED, LOW_ORDER_X, NOT_CANONICAL_ED, NOT_CANONICAL_X, VECTORS, unhex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KEYS = st.binary(min_size=32, max_size=32)
 
@@ -415,3 +419,28 @@ def test_constant_time_equal() -> None:
     assert p.constant_time_equal(b"a", b"a")
     assert not p.constant_time_equal(b"a", b"b")
     assert not p.constant_time_equal(b"a", b"aa")
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 2**64 - 1), st.binary(max_size=300), st.binary(max_size=40))
+def test_aead_stream_is_xchacha20_poly1305(key: bytes, count: int, plaintext: bytes, bound: bytes) -> None:
+    nonce = count.to_bytes(24, "big")
+    stream = p.AeadStream(key)
+    sealed = stream.seal(count, plaintext, bound)
+    assert sealed == p.aead_seal(key, nonce, plaintext, bound)
+    assert stream.open(count, sealed, bound) == p.aead_open(key, nonce, sealed, bound) == plaintext
+    changes: tuple[Callable[[], bytes], ...] = (
+        lambda: stream.open(count ^ 1, sealed, bound),
+        lambda: stream.open(count, sealed[:-1] + bytes((sealed[-1] ^ 1,)), bound),
+        lambda: stream.open(count, sealed, bound + b"x"),
+        lambda: stream.open(count, sealed[:10], bound),
+        lambda: p.aead_open(key, nonce, sealed, bound + b"x"),
+    )
+    for changed in changes:
+        with pytest.raises(OpenError):
+            changed()
+    assert repr(stream) == "AeadStream(…)"
+
+
+def test_aead_stream_wants_a_whole_key() -> None:
+    with pytest.raises(BadKey):
+        p.AeadStream(bytes(31))

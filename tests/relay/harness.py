@@ -269,6 +269,9 @@ class Lab:
         admission: who may use the relay.
         callout: is asked about each client.
         front: whose word about addresses the relay takes.
+        loop: one that several relays share.
+        name: of what this relay draws at random.
+        first: where its numbers begin.
     """
 
     def __init__(
@@ -279,14 +282,17 @@ class Lab:
         admission: Admission | None = None,
         callout: Asker | None = None,
         front: Front | None = None,
+        loop: Loop | None = None,
+        name: str = "relay",
+        first: int = 0,
     ) -> None:
-        self.loop = Loop()
+        self.loop = loop or Loop()
         self.core = Core(
             self.loop.asyncio,
             SERVER,
             limits or Limits(),
             None if notifier is None else notifier.id,
-            random=Counted("relay"),
+            random=Counted(name),
             admission=admission,
             callout=callout,
             front=front,
@@ -294,7 +300,7 @@ class Lab:
         self.core.turns = Turns(self.loop.asyncio, self.core.limits.slice, Steps(unit))
         self.pulse = Pulse(self.core)
         self.ids: set[bytes] = set()
-        self._count = 0
+        self._count = first
 
     def number(self) -> int:
         """Return a number that was not given before."""

@@ -14,11 +14,11 @@ LIMITS: Final = Limits(flush_size=64 * KIB, queue_size=1024 * KIB, queue_share=2
 STEP: Final = 64 * KIB
 
 
-def budget(limits: Limits = LIMITS) -> Budget[str]:
+def budget(limits: Limits = LIMITS) -> Budget[str, str]:
     return Budget(limits)
 
 
-def stalled(budget: Budget[str], name: str, size: int, now: float = 0.0) -> Outbox[str]:
+def stalled(budget: Budget[str, str], name: str, size: int, now: float = 0.0) -> Outbox[str]:
     """Return an outbox of which the transport holds `size` bytes."""
     box: Outbox[str] = Outbox(LIMITS.flush_size)
     box.force(bytes(size), "sender")
@@ -27,7 +27,7 @@ def stalled(budget: Budget[str], name: str, size: int, now: float = 0.0) -> Outb
     return box
 
 
-def fill(budget: Budget[str], box: Outbox[str], size: int) -> None:
+def fill(budget: Budget[str, str], box: Outbox[str], size: int) -> None:
     assert budget.fits(box, size)
     box.force(bytes(size), "sender")
 
@@ -228,7 +228,7 @@ class Accounting(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.budget: Budget[str] = Budget(SMALL)
+        self.budget: Budget[str, str] = Budget(SMALL)
         self.boxes: list[Outbox[str]] = [Outbox(SMALL.flush_size) for _ in range(BOXES)]
         self.transports = [0] * BOXES
 

@@ -57,12 +57,18 @@ def add(
     shown = typed_token(token_file) if token or token_file is not None else b""
 
     async def work(session: "Session") -> int:
+        from peers.carrier.options import MailOptions
         from peers.store import mailboxes
 
         own = await session.store.write(mailboxes.add_own, session.now(), parsed, shown)
         await _confirm(call, session, own, timeout)
         if parsed.url.startswith(("http://", "ws://")):
             call.out.warn("its address has no TLS: whoever sits between can see that you pick up, and withhold it")
+        ours = await session.store.read(mailboxes.own)
+        if any(each.card.public == own.card.public for each in ours if each.id != own.id):
+            call.out.warn("you have it by another address already: it is one mailbox, in two of the three places")
+        if own.id not in [each.id for each in ours[: MailOptions().copies]]:
+            call.out.hint("Others leave things in your first three alone; this one is looked into all the same.")
         call.out.hint(_TOLD)
         return Exit.DONE
 

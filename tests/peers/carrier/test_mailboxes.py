@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,7 @@ from peers.store.messages import State
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.peers.dropping.boxes import HttpBox, RelayBox
 from tests.peers.mailbox.lab import limits
-from tests.support.clients import run_async
+from tests.support.clients import WAIT, run_async
 from tests.support.cutting import CuttingProxy
 from tests.support.relay_process import RelayProcess
 from wire.mailbox_codes import Reason
@@ -333,6 +334,39 @@ async def test_a_token_that_changed_is_told_by_mailbox_and_tried_at_once(
                 await until_left(alice, message)
             assert await alice.store.read(mailboxes.unwelcome) == []
         assert await his.held(bob.keys.identity) >= 2
+
+
+@run_async
+async def test_what_is_said_while_a_mailbox_is_let_go_of_is_left(
+    relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with HttpBox(tmp_path / "box") as box:
+        await uses(bob, box)
+        to_bob, _ = await meet(relay, alice, bob)
+        closing, go_on = asyncio.Event(), asyncio.Event()
+        rest = Depositor.rest
+
+        async def slow(depositor: Depositor) -> None:
+            closing.set()
+            await go_on.wait()
+            await rest(depositor)
+
+        monkeypatch.setattr(Depositor, "rest", slow)
+        async with alice.at(relay, FAST) as carrier:
+            await until_left(alice, await alice.says(to_bob, "first"))
+            await closing.wait()
+            said = await alice.says(to_bob, "meanwhile")
+            await alice.until(parcels.busy, bool)
+            leaving = carrier._mail._leaving
+            # The one who is closing was told of it, and nobody looks any more: there is no event of that.
+            async with asyncio.timeout(WAIT):
+                while leaving._stirred.is_set() or not any(more.is_set() for more in leaving._more.values()):
+                    await alice.store.read(parcels.busy)
+            monkeypatch.setattr(carrier._mail, "stir", lambda: None)
+            for _ in range(50):
+                await alice.store.read(parcels.busy)
+            go_on.set()
+            await until_left(alice, said)
 
 
 @run_async

@@ -17,6 +17,7 @@ from keys.invite import Invite, MailboxCard
 from peers.chat.commands.frame import UsageError
 from peers.chat.commands.typed import typed_token
 from peers.mailbox.keyfile import mint
+from peers.mailbox.rules import AccessRule, token_digest
 from peers.store import contacts, mailboxes, open_store
 from tests.peers.chat.user import ROOT, WAIT
 from tests.peers.dropping.boxes import HttpBox
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TOKEN = b"a-token-that-nothing-prints"
+TOKENS = AccessRule(tokens=(token_digest(b"a token"),))
+NOBODY = AccessRule(recipients=frozenset())
 
 
 class Served:
@@ -47,8 +50,8 @@ class Served:
     def does(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(WAIT)
 
-    def box(self, path: Path) -> HttpBox:
-        box = HttpBox(path)
+    def box(self, path: Path, access: AccessRule | None = None) -> HttpBox:
+        box = HttpBox(path, access=access)
         self.does(box.start())
         self._boxes.append(box)
         return box
@@ -172,6 +175,26 @@ def test_cards_that_are_none(relay: RelayProcess, user: Callable[[str], User]) -
     refused = bob.run("mailbox", "add", invite)
     assert (refused.status, "an invite, not a mailbox card" in refused.err) == (2, True)
     assert bob.does("mailbox", "list").err.startswith("There is none yet")
+
+
+def test_a_mailbox_that_would_not_help_is_said_to_be_one(
+    relay: RelayProcess, user: Callable[[str], User], served: Served, tmp_path: Path
+) -> None:
+    bob = user("bob")
+    bob.joins(relay)
+    box = served.box(tmp_path / "box")
+    said = [bob.does("mailbox", "add", box.card.text)]
+    same = MailboxCard(box.card.public, box.card.url.replace("127.0.0.1", "localhost"))
+    said.append(bob.does("mailbox", "add", same.text))
+    assert ["by another address" in each.err for each in said] == [False, True]
+    closed = [served.box(tmp_path / name, access) for name, access in (("tokens", TOKENS), ("list", NOBODY))]
+    said = [bob.does("mailbox", "add", each.card.text) for each in closed]
+    assert ["first three" in each.err for each in said] == [False, True]
+    doctor = bob.run("doctor", "--json")
+    found = [(each["status"], each["text"]) for each in doctor.records if each["check"] == "mailbox"]
+    assert [status for status, _ in found] == ["ok", "ok", "warn", "ok"]
+    assert "asks depositors for a token" in found[2][1]
+    assert "a list of people" in found[3][1]
 
 
 def test_tokens_that_cannot_be(user: Callable[[str], User], relay: RelayProcess, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from wire import mailbox_http as http
 from wire.errors import BadBody, WireError
 from wire.inner import parse_inner
 from wire.mailbox_codes import Reason
-from wire.mailbox_commands import Info, encode_for_mailbox, parse_for_mailbox
+from wire.mailbox_commands import Deposit, Drop, Info, encode_for_mailbox, parse_for_mailbox
 
 if TYPE_CHECKING:
     import ssl
@@ -172,6 +172,7 @@ class RelayBox(Box):
 
     Attributes:
         depositors: the keys of all who introduced themselves.
+        left: by whom something was left or dropped, and for whom.
     """
 
     def __init__(self, path: Path, relay: RelayProcess | CuttingProxy, url: str | None = None) -> None:
@@ -179,6 +180,7 @@ class RelayBox(Box):
         self._relay_card = RelayCard(relay.public, relay.url)
         self._url = url or relay.url
         self._known: dict[bytes, Contact] = {}
+        self.left: list[tuple[bytes, bytes]] = []
         self._task: asyncio.Task[None]
 
     @property
@@ -213,5 +215,7 @@ class RelayBox(Box):
                 with suppress(OpenError, WireError, NotConnected):
                     inner = parse_inner(contact.open(event.packet))
                     body = parse_for_mailbox(inner.command, inner.body)
+                    if isinstance(body, Deposit | Drop):
+                        self.left.append((contact.public.x_pub, body.recipient))
                     answer = await self.serve(contact.public.x_pub, body, Caller(depositor=contact.public.x_pub))
                     await self._relay.send(contact.id, contact.seal(encode_for_mailbox(answer)))

@@ -78,6 +78,15 @@ async def test_info(tmp_path: Path) -> None:
 
 
 @run_async
+async def test_nobody_is_sent_elsewhere(tmp_path: Path) -> None:
+    async with Box(tmp_path / "box.db") as box, served(box.mailbox, box) as http:
+        for path in ("/info/", "/drop/"):
+            url, headers = http.asker.base + path, {"Host": "evil.example"}
+            async with http.asker.session.get(url, headers=headers, allow_redirects=False) as answer:
+                assert (answer.status, answer.headers.get("Location")) == (404, None)
+
+
+@run_async
 async def test_web_pages_of_any_origin_may_ask(tmp_path: Path) -> None:
     async with Box(tmp_path / "box.db") as box, served(box.mailbox, box) as http:
         headers = {
@@ -362,6 +371,20 @@ async def test_answers_that_are_not_taken_count_as_under_way(tmp_path: Path) -> 
         writer.transport.abort()
         await until(lambda: len(http.doors.open) == 1)
         assert len((await http.asker.says(fetch, BOB)).items) == 3
+
+
+@run_async
+async def test_who_says_little_takes_no_room_of_others(tmp_path: Path) -> None:
+    async with Box(tmp_path / "box.db") as box, served(box.mailbox, box, in_progress_bytes=1 << 20) as http:
+        quiet = [await http.raw() for _ in range(8)]
+        for reader, writer in quiet:
+            writer.write(b"POST /pickup HTTP/1.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+            # The body is being waited for.
+            assert (await reader.readline()).startswith(b"HTTP/1.1 100")
+        assert isinstance(await http.asker.says(asked(1)), answers.Kept)
+        assert contents(await http.asker.says(asks.Fetch(0, 3), BOB)) == [1]
+        for _, writer in quiet:
+            writer.transport.abort()
 
 
 @run_async

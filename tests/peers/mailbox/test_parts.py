@@ -74,11 +74,21 @@ def test_it_goes_on_within_bounds_whatever_the_clock_says(steps: list[tuple[floa
 def test_once_and_again_after_it_did_not_happen() -> None:
     once = UsedOnce(10, 100)
     assert once.use(b"a", 5, 5)
-    assert once.used(b"a")
     assert not once.use(b"a", 5, 5)
     once.unuse(b"a")
     assert once.use(b"a", 5, 6)
     assert not once.use(b"a", 5, 6)
+
+
+def test_what_is_given_back_again_and_again_takes_no_room_of_others() -> None:
+    once = UsedOnce(3, 100)
+    assert once.use(b"early", 1, 5)
+    for _ in range(10):
+        assert once.use(b"a", 5, 5)
+        once.unuse(b"a")
+    assert len(once) == 2
+    assert not once.too_old(1)
+    assert not once.use(b"early", 1, 5)
 
 
 def test_what_is_too_old_is_forgotten() -> None:
@@ -86,6 +96,21 @@ def test_what_is_too_old_is_forgotten() -> None:
     once.use(b"a", 5, 5)
     once.use(b"b", 106, 106)
     assert len(once) == 1
+
+
+def test_what_is_given_back_takes_no_second_place() -> None:
+    """Else one stamp, of a time to come, that buys nothing without end would make all others be refused."""
+    once = UsedOnce(10, 100)
+    assert once.use(b"honest", 5, 5)
+    for _ in range(50):
+        assert once.use(b"dated ahead", 90, 5)
+        once.unuse(b"dated ahead")
+    assert len(once) == 2
+    assert not once.too_old(6)
+    assert once.use(b"another", 6, 6)
+    assert not once.use(b"honest", 5, 6)
+    assert once.use(b"dated ahead", 90, 6)
+    assert not once.use(b"dated ahead", 90, 7)
 
 
 def test_a_full_memory_shortens_the_time_and_lets_nothing_be_used_twice() -> None:

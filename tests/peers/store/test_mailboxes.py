@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -271,6 +272,22 @@ def test_a_mailbox_that_they_use_no_longer(db: sqlite3.Connection) -> None:
     assert len(parcels.texts(db, 3)) == 1
 
 
+def test_a_mailbox_that_is_forgotten_while_a_parcel_for_it_is_sealed(db: sqlite3.Connection) -> None:
+    bob = friend(db, 1)
+    messages.compose(db, 1, bob.id, "hello")
+    owing.owe(db, bob.id, DeliveryAck.command, UUID)
+    (todo,), (debt,) = parcels.texts(db, 3), parcels.debts(db, 3)
+    mailboxes.heard(db, 2, bob.id, 2, (Listed(card(7)),))
+    assert parcels.put(db, 5, drafts(todo)) == 0
+    parcels.put_debt(db, 5, debt, drafts(replace(todo, what="acks", message=None)))
+    assert owing.creditors(db) == [bob.id]
+    (again,) = parcels.texts(db, 3)
+    assert parcels.put(db, 6, drafts(again)) == 1
+    (debt,) = parcels.debts(db, 3)
+    parcels.put_debt(db, 6, debt, drafts(replace(again, what="acks", message=None), bytes(23) + b"1"))
+    assert owing.creditors(db) == []
+
+
 def test_changes_are_settled_by_the_nonce_of_the_right_contact(db: sqlite3.Connection) -> None:
     row, other = friend(db, 2), friend(db, 1)
     said = messages.compose(db, 1, row.id, "hello")
@@ -346,7 +363,8 @@ def test_nothing_is_owed_by_mailbox_to_a_stranger(db: sqlite3.Connection) -> Non
     assert len(parcels.debts(db, 3)) == 1
 
 
-def test_what_is_owed_is_bounded(db: sqlite3.Connection) -> None:
+def test_what_is_owed_is_bounded(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owing, "OWED_MAX", 100)
     row = friend(db)
     for number in range(owing.OWED_MAX + 10):
         owing.owe(db, row.id, DeliveryAck.command, number.to_bytes(16, "big"))

@@ -1,0 +1,225 @@
+"""What a cluster costs: `python -m bench.cluster`. One NATS server and three relays: one alone, two that are one.
+
+The same load goes over each in turn, in rounds: pairs at the relay that is alone, pairs at one node of the cluster, and
+pairs whose ends are at different nodes. A frame's cost is the processor time of the relays it goes through, for time
+alone says little on a machine that others use. `--ids N` tells what N ids cost a node in memory and time, without
+sockets.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import select
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from bench.load.flows import Load, Measured
+from bench.load.framing import take_messages
+from bench.load.opening import Link, open_links
+from bench.load.packets import Edge, seal_ring
+from bench.machine import cpu_time, resident_kib
+from bench.targets import Target, started
+from keys.files import ServerKeys, write_server_keys
+from keys.identity import Identity
+from relay.backplane.joining import find_others
+from relay.backplane.nats_bus import NatsBus
+from relay.backplane.node import Backplane
+from relay.backplane.options import ClusterOptions
+from relay.core import Core
+from relay.limits import Limits
+
+_PAIRS: Final = 16
+_FREE: Final = {"frames-per-second": 0, "bytes-per-second": 0}
+
+
+@contextmanager
+def nats_server() -> Iterator[tuple[str, int]]:
+    """Run a NATS server on loopback; gives its URL and process."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    program = Path(sys.executable).with_name("nats-server")
+    process = subprocess.Popen(
+        [str(program), "-a", "127.0.0.1", "-p", str(port)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        yield f"nats://127.0.0.1:{port}", process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _command(directory: Path, *more: str) -> list[str]:
+    limits = [part for name, value in _FREE.items() for part in (f"--limits.{name}", str(value))]
+    data = ["--data-dir", str(directory)]
+    return [sys.executable, "-m", "relay", "--port", "0", "--admin", "off", "--drain", "0", *data, *limits, *more]
+
+
+def _edges(sending: Target, receiving: Target) -> list[Edge]:
+    # Clients of an earlier load stay connected, as clients do.
+    senders = open_links(sending, [Identity.generate() for _ in range(_PAIRS)])
+    recipients = open_links(receiving, [Identity.generate() for _ in range(_PAIRS)])
+    return [Edge(sender, recipient) for sender, recipient in zip(senders, recipients, strict=True)]
+
+
+def _load(edges: list[Edge], size: int, window: int, seconds: float, pids: list[int]) -> tuple[Measured, list[float]]:
+    for edge in edges:
+        edge.load(seal_ring(edge.sender.identity, edge.recipient.identity, size, 64))
+    load = Load(edges, window, None)
+    try:
+        load.run(0.1)  # ids are looked up, and remembered
+        for edge in edges:
+            edge.sent = edge.delivered = 0
+        before = [cpu_time(pid).on_cpu for pid in pids]
+        measured = load.run(seconds, ramp=0.0)
+        return measured, [cpu_time(pid).on_cpu - spent for pid, spent in zip(pids, before, strict=True)]
+    finally:
+        load.close()
+
+
+def _latency(edge: Edge, count: int) -> float:
+    """Return the median seconds from one end to the other, one frame at a time."""
+    times = []
+    recipient: Link = edge.recipient
+    edge.load(seal_ring(edge.sender.identity, recipient.identity, 256, 64))
+    for _ in range(count):
+        begun = time.perf_counter()
+        edge.sender.socket.send(edge.next_frames(1))
+        while True:
+            select.select([recipient.socket], [], [])
+            recipient.buffer += recipient.socket.recv(1 << 16)
+            if any(len(message.payload) == 256 for message in take_messages(recipient.buffer)):
+                break
+        times.append(time.perf_counter() - begun)
+    edge.delivered = edge.sent
+    return statistics.median(times)
+
+
+def measure(rounds: int, seconds: float) -> None:
+    """Run the loads and print what they cost."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url, nats_pid = stack.enter_context(nats_server())
+        secret = directory / "cluster.secret"
+        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        keys = ServerKeys(Identity.generate(), None)
+        targets = []
+        for name in ("alone", "node 1", "node 2"):
+            place = directory / name.replace(" ", "-")
+            place.mkdir()
+            write_server_keys(place / "relay.keys", keys)
+            more = [] if name == "alone" else ["--nats", url, "--cluster-secret-file", str(secret)]
+            targets.append(stack.enter_context(started(name, _command(place, *more), 0, place / "log")))
+        alone, one, two = targets
+        ways = {"alone": (alone, alone), "local": (one, one), "remote": (one, two)}
+        pids = {
+            "alone": [alone.pid or 0],
+            "local": [one.pid or 0, two.pid or 0, nats_pid],
+            "remote": [one.pid or 0, two.pid or 0, nats_pid],
+        }
+        edges = {name: _edges(*way) for name, way in ways.items()}
+        for size, window in ((256, 8), (256, 1), (4096, 8)):
+            costs: dict[str, list[float]] = {name: [] for name in ways}
+            rates: dict[str, list[float]] = {name: [] for name in ways}
+            parts: list[list[float]] = []
+            for _ in range(rounds):
+                for name in ways:
+                    measured, spent = _load(edges[name], size, window, seconds, pids[name])
+                    relays = sum(spent if name == "alone" else spent[:2])
+                    costs[name].append(relays / measured.frames * 1e6)
+                    rates[name].append(measured.frames / measured.seconds)
+                    if name == "remote":
+                        parts.append([each / measured.frames * 1e6 for each in spent])
+            print(f"\n{size} B, {window} in flight, {_PAIRS} pairs; median of {rounds} rounds of {seconds:g} s")
+            base = statistics.median(costs["alone"])
+            for name in ways:
+                cost = statistics.median(costs[name])
+                print(
+                    f"  {name:7} {statistics.median(rates[name]):9,.0f} frames/s   {cost:6.2f} µs of relay CPU a frame"
+                    f"   ×{base / cost:.2f} frames for the same CPU"
+                )
+            names = ("sender's node", "recipient's node", "NATS")
+            middle = [statistics.median(column) for column in zip(*parts, strict=True)]
+            print("  remote: " + ", ".join(f"{name} {cost:.2f} µs" for name, cost in zip(names, middle, strict=True)))
+        latencies = {name: _latency(edges[name][0], 500) * 1e6 for name in ways}
+        print("\nmedian latency, one frame at a time: " + ", ".join(f"{k} {v:.0f} µs" for k, v in latencies.items()))
+
+
+class _Held:
+    """As much of a session as the claims of a node look at."""
+
+    def __init__(self, client_id: bytes) -> None:
+        self.id = client_id
+
+
+async def _ids(count: int, url: str) -> None:
+    loop = asyncio.get_running_loop()
+    options = ClusterOptions((url,), bytes(range(32)))
+    bus = NatsBus(options)
+    await bus.connect()
+    core = Core(loop, Identity.generate(), Limits())
+    node = Backplane(core, options, bus)
+    await find_others(node)
+    other = NatsBus(options)
+    await other.connect()
+    sessions: list[Any] = [_Held(os.urandom(8)) for _ in range(count)]
+    pid = os.getpid()
+    before, begun, cpu = resident_kib(pid), time.perf_counter(), cpu_time().on_cpu
+    for start in range(0, count, 1000):
+        for session in sessions[start : start + 1000]:
+            node.claims.admitted(session)
+        await asyncio.sleep(0)
+    # An id is known when somebody else finds it.
+    subject = node.seals.id_subject(sessions[-1].id)
+    while True:
+        answer = loop.create_future()
+        other.request(subject, b"?", 0.2, lambda outcome, _, answer=answer: bool(answer.set_result(outcome)))  # type: ignore[misc]
+        if (await answer).name != "NO_RESPONDERS":
+            break
+    took, used = time.perf_counter() - begun, cpu_time().on_cpu - cpu
+    grown = resident_kib(pid) - before
+    print(f"{count:,} ids: {took:.2f} s until NATS knows the last ({used:.2f} s of our CPU),", end=" ")
+    print(f"{grown * 1024 / count:.0f} bytes each in this process")
+    node.stop()
+    await bus.close()
+    await other.close()
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each load")
+    parser.add_argument("--ids", type=int, default=0, help="measure these many ids at a node, and nothing else")
+    arguments = parser.parse_args()
+    if arguments.ids:
+        with nats_server() as (url, pid):
+            before = resident_kib(pid)
+            asyncio.run(_ids(arguments.ids, url))
+            print(f"NATS: {(resident_kib(pid) - before) * 1024 / arguments.ids:.0f} bytes each")
+    else:
+        measure(arguments.rounds, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()

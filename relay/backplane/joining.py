@@ -1,0 +1,69 @@
+"""How a relay becomes a node: it says that it is here, and waits for links to those who answer."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from relay.backplane.bus import Outcome
+from relay.backplane.options import ClusterError
+
+if TYPE_CHECKING:
+    from relay.backplane.node import Backplane
+
+LEAST_PAYLOAD: Final = 16 * 1024
+"""Bytes that NATS must take in one message."""
+_QUIET: Final = 0.25
+_JOIN: Final = 3.0
+
+
+async def find_others(node: "Backplane") -> None:
+    """Begin; return when there are links to the nodes that answer, or nobody does.
+
+    Raises:
+        ClusterError: NATS takes too little, or another relay has the secret of this cluster.
+    """
+    bus = node.bus
+    if bus.max_payload < LEAST_PAYLOAD:
+        await bus.close()
+        raise ClusterError(
+            f"NATS takes no more than {bus.max_payload} bytes in a message; relays need {LEAST_PAYLOAD} at least, "
+            "better 1 MiB: raise max_payload in nats.conf"
+        )
+    changed = asyncio.Event()
+    node.linked = changed.set
+    alone = asyncio.get_running_loop().create_future()
+
+    def answered(outcome: Outcome, _data: bytes) -> bool:
+        if not alone.done():
+            alone.set_result(outcome is Outcome.NO_RESPONDERS)
+        return False
+
+    node.begin()
+    bus.request(node.seals.all_subject, node.announcement(), _JOIN / 2, answered)
+    if not await alone:
+        await _linked_to_all(node, changed)
+    node.linked = _nothing
+    if node.met_stranger:
+        await node.close()
+        raise ClusterError(
+            "a relay with other keys, or with another notifier, uses the same cluster secret and subjects: give all "
+            "relays of one cluster the same key file, or this one another secret or prefix"
+        )
+    structlog.get_logger().info("cluster_joined", node=node.label, nodes=len(node.peers) + 1)
+
+
+async def _linked_to_all(node: "Backplane", changed: asyncio.Event) -> None:
+    until = node.clock() + _JOIN
+    # The nodes answer within milliseconds; when none has for a while all are there.
+    while node.clock() < until and not node.met_stranger:
+        changed.clear()
+        try:
+            await asyncio.wait_for(changed.wait(), _QUIET)
+        except TimeoutError:
+            if all(peer.up for peer in node.peers):
+                return
+
+
+def _nothing() -> None:
+    """Nobody waits for links any more."""

@@ -1,0 +1,206 @@
+"""Frames and commands for somebody at another node: how they are delivered where they arrive, and what comes back."""
+
+from typing import TYPE_CHECKING, Final
+
+from keys.identity import ID_SIZE
+from keys.primitives import COUNTER_0, KEY_SIZE, NONCE_SIZE
+from relay.backplane.link import FRAME, FRAME_HEAD, RECORD, Peer
+from relay.backplane.records import PARCEL, Kind, Parcel, encode_refused, parse_parcel, parse_refused
+from relay.outbox import frame_head
+from relay.reasons import Refusal
+from relay.websocket import Phase
+from wire import commands as c
+from wire.errors import WireError
+
+if TYPE_CHECKING:
+    from relay.backplane.node import Backplane
+    from relay.session import Session
+
+_REASONS: Final = tuple(Refusal)
+_SENDERS: Final = 65_536
+
+
+class Sender:
+    """A client of another node, as those see it to whom it sends."""
+
+    __slots__ = ("_peer", "id")
+
+    def __init__(self, peer: Peer, client_id: bytes) -> None:
+        self._peer = peer
+        self.id = client_id
+
+    def refuse(self, target: bytes, nonce: bytes, refusal: Refusal) -> None:
+        """Let its own node answer 0x03; there it is counted and paced like any other."""
+        if self._peer.alive:
+            self._peer.put(Kind.REFUSED, encode_refused(self.id, target, nonce, _REASONS.index(refusal)))
+
+    def recovered(self, x_pub: bytes) -> None:
+        """Let its own node tell it that a recipient takes frames again."""
+        if self._peer.alive:
+            self._peer.put(Kind.RECOVERED, self.id + x_pub)
+
+
+class Parcels:
+    """Takes and returns what is for an id."""
+
+    def __init__(self, node: "Backplane") -> None:
+        self._node = node
+        self._senders: dict[Peer, dict[bytes, Sender]] = {}
+
+    def _sender(self, peer: Peer, client_id: bytes) -> Sender:
+        known = self._senders.setdefault(peer, {})
+        sender = known.get(client_id)
+        if sender is None:
+            if len(known) >= _SENDERS:
+                known.clear()  # nothing but their identity is lost
+            sender = known[client_id] = Sender(peer, client_id)
+        return sender
+
+    def node_gone(self, peer: Peer) -> None:
+        """A node is gone."""
+        self._senders.pop(peer, None)
+
+    # --- Leaving -----------------------------------------------------------------------------------------------------
+
+    def introduce(self, target: bytes, sender: bytes, introduction: bytes) -> None:
+        """Send an introduction to whoever has an id."""
+        self._node.router.send(Parcel(Kind.INTRODUCE, 0, target, sender, introduction, None))
+
+    def wake(self, target: bytes, sender: bytes, wake: bytes) -> None:
+        """Send a WAKE to where its target is, or to the notifier if that is nowhere."""
+        self._node.router.send(Parcel(Kind.WAKE, 0, target, sender, wake, None))
+
+    def notify(self, notifier: bytes, sender: bytes, command: bytes) -> None:
+        """Send what is for the notifier: the code of a command, and its body."""
+        self._node.router.send(Parcel(Kind.TO_NOTIFIER, 0, notifier, sender, command, None))
+
+    # --- Arriving ----------------------------------------------------------------------------------------------------
+
+    def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
+        """Deliver the frames that stand one after another in `data`; as `Session.run_received`, the hot path."""
+        end = len(data) - FRAME_HEAD.size - NONCE_SIZE
+        sessions = self._node.core.sessions
+        touch = self._node.core.turns.touch
+        known_target = known_sender = head = b""
+        known_size = -1
+        session: Session | None = None
+        count = 0
+        while position <= end and data[position] == FRAME:
+            _, size, _, target, sender_id = FRAME_HEAD.unpack_from(data, position)
+            stop = position + RECORD.size + size
+            if stop > len(data) or size < PARCEL.size + NONCE_SIZE:
+                break
+            # Asked for each: delivering one frame can end a session.
+            if target != known_target or session is None or session.phase is not Phase.OPEN:
+                session, known_target = sessions.get(target), target
+                if session is not None:
+                    reset_out, update_out = session.mask.methods
+                    outbox = session.outbox
+            if session is None:
+                body = data[position + RECORD.size : stop]
+                peer.put(Kind.BOUNCED, bytes((FRAME,)) + body)
+            else:
+                if sender_id != known_sender:
+                    sender, known_sender = self._sender(peer, sender_id), sender_id
+                if size != known_size:
+                    known_size, head = size, frame_head(size - PARCEL.size + ID_SIZE)
+                packet = data[position + FRAME_HEAD.size : stop]
+                reset_out(COUNTER_0 + packet[:12])
+                frame = head + update_out(sender_id) + packet
+                if not outbox.put(frame, sender):
+                    session.deliver_crowded(frame, packet[:NONCE_SIZE], sender)
+                elif not session.dirty:
+                    touch(session)
+            position = stop
+            count += 1
+        if not count:
+            # Too short for a frame: no node makes such a one.
+            self._node.count("malformed")
+            return position + RECORD.size + RECORD.unpack_from(data, position)[1], 1
+        return position, count
+
+    def take(self, peer: Peer, kind: int, body: bytes) -> None:
+        """Take a parcel, or what became of one of ours."""
+        node = self._node
+        if kind == Kind.REFUSED:
+            self._refused(body)
+        elif kind == Kind.RECOVERED and len(body) == ID_SIZE + KEY_SIZE:
+            session = node.core.sessions.get(body[:ID_SIZE])
+            if session is not None:
+                session.recovered(body[ID_SIZE:])
+        elif kind == Kind.BOUNCED and body:
+            parcel = parse_parcel(body[0], body[1:])
+            if parcel is None:
+                node.count("malformed")
+            else:
+                node.router.bounced(peer, parcel._replace(origin=node.core.sessions.get(parcel.sender)))
+        elif (parcel := parse_parcel(kind, body)) is not None and kind != Kind.FRAME:
+            session = node.core.sessions.get(parcel.target)
+            if session is None:
+                peer.put(Kind.BOUNCED, bytes((kind,)) + body)
+            else:
+                self._obey(session, parcel)
+        else:
+            node.count("malformed")
+
+    def _refused(self, body: bytes) -> None:
+        refused = parse_refused(body)
+        if refused is None:
+            self._node.count("malformed")
+            return
+        sender_id, target, nonce, reason = refused
+        session = self._node.core.sessions.get(sender_id)
+        if session is not None:
+            session.refuse(target, nonce, _REASONS[reason] if reason < len(_REASONS) else Refusal.NODE_LOST)
+
+    def deliver(self, session: "Session", parcel: Parcel) -> None:
+        """Deliver a parcel of this node to a session of this node."""
+        if parcel.kind != Kind.FRAME:
+            self._obey(session, parcel)
+            return
+        sender = self._node.core.sessions.get(parcel.sender)
+        session.deliver(parcel.payload, parcel.sender, sender)
+
+    def _obey(self, session: "Session", parcel: Parcel) -> None:
+        """Do what a client asked for, here where the one lives whom it is about."""
+        control, payload = self._node.core.control, parcel.payload
+        try:
+            if parcel.kind == Kind.INTRODUCE:
+                control.introduced(session, c.IntroFrom.parse(payload))
+            elif parcel.kind == Kind.WAKE:
+                control.wake_here(session, c.Wake.parse(payload), parcel.sender)
+            elif parcel.kind == Kind.TO_NOTIFIER and payload[:1] == bytes((c.Command.WAKE,)):
+                control.wake_notifier(session, c.Wake.parse(payload[1:]))
+            elif parcel.kind == Kind.TO_NOTIFIER:
+                control.register_at(session, c.PushForward.parse(payload[1:]))
+            else:
+                self._node.count("unknown")
+        except WireError:
+            self._node.count("malformed")
+
+    # --- Not arriving ------------------------------------------------------------------------------------------------
+
+    def failed(self, parcel: Parcel, refusal: Refusal) -> None:
+        """A parcel of this node cannot be delivered."""
+        core = self._node.core
+        if parcel.kind == Kind.FRAME:
+            sender = core.sessions.get(parcel.sender)
+            if sender is None:
+                core.counters.refusals[refusal] += 1
+            else:
+                sender.refuse(parcel.target, parcel.payload[:NONCE_SIZE], refusal)
+                if refusal is not Refusal.OFFLINE:
+                    self._node.router.remember_refused(parcel.sender, parcel.target)
+        elif parcel.kind == Kind.WAKE:
+            # Nobody has a session of theirs, so they are not awake.
+            core.control.wake_absent(c.Wake.parse(parcel.payload), parcel.sender)
+        elif parcel.kind == Kind.TO_NOTIFIER:
+            core.counters.refusals[Refusal.NO_NOTIFIER] += 1
+        else:
+            core.counters.refusals[refusal] += 1
+
+    def dropped(self, record: bytes, origin: object) -> None:
+        """A node is gone, and with it what was on its way there."""
+        parcel = origin if isinstance(origin, Parcel) else parse_parcel(record[0], record[RECORD.size :])
+        if parcel is not None:
+            self.failed(parcel, Refusal.NODE_LOST)

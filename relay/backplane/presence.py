@@ -1,0 +1,175 @@
+"""Who is online anywhere in the cluster, as far as somebody here watches.
+
+Each node tells all others who came to it and who went. That is 37 bytes for each change and node, in batches that are
+sent anyway, and it makes the order certain: what one node says of a key stands in one stream. What a node keeps is only
+who is where of the keys that are watched at it. Of keys that nobody watched here before, all nodes are asked.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from keys.primitives import KEY_SIZE
+from relay.backplane.link import Peer
+from relay.backplane.records import KEYS_PER_RECORD, Kind, split
+from relay.hub import Change
+
+if TYPE_CHECKING:
+    from relay.backplane.node import Backplane
+
+ANSWER_WITHIN: Final = 1.0
+"""Seconds after which a watcher is told without the nodes that have not answered; what they say later is told then."""
+
+
+class _Question:
+    """Nodes that were asked, and whom to tell when all have answered."""
+
+    __slots__ = ("asked", "done", "x_pubs")
+
+    def __init__(self, asked: set[Peer], x_pubs: list[bytes], done: Callable[[], None]) -> None:
+        self.asked = asked
+        self.x_pubs = x_pubs
+        self.done = done
+
+
+class RemotePresence:
+    """The keys that are watched here and online elsewhere."""
+
+    def __init__(self, node: "Backplane") -> None:
+        self._node = node
+        # More than one while a client moves: what two nodes say comes in any order, and each is right about itself.
+        self._where: dict[bytes, tuple[Peer, ...]] = {}
+        self._questions: dict[int, _Question] = {}
+        self._asking: dict[bytes, int] = {}
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def online(self, x_pub: bytes) -> bool:
+        """Whether a watched key is online at another node."""
+        return x_pub in self._where
+
+    def unknown(self, x_pub: bytes) -> bool:
+        """Whether the other nodes must be asked for a key: nobody watches it here, or that is not answered yet."""
+        return x_pub in self._asking or not self._node.core.presence.is_watched(x_pub)
+
+    # --- Said by us --------------------------------------------------------------------------------------------------
+
+    def changed(self, x_pub: bytes, *, online: bool) -> None:
+        """Tell all nodes that a client came to us, or left."""
+        for peer in self._node.peers:
+            peer.put(Kind.CAME if online else Kind.WENT, x_pub)
+
+    def ask(self, x_pubs: list[bytes], done: Callable[[], None]) -> None:
+        """Ask all nodes for keys that were not watched here before; `done` is called once they have answered."""
+        node = self._node
+        asked = {peer for peer in node.peers if peer.up} if node.bus.connected else set()
+        if not asked:
+            done()
+            return
+        self._number = self._number + 1 & 0xFFFFFFFF
+        number = self._number
+        self._questions[number] = _Question(set(asked), x_pubs, done)
+        for x_pub in x_pubs:
+            self._asking[x_pub] = self._asking.get(x_pub, 0) + 1
+        for peer in asked:
+            self._who(peer, number, x_pubs)
+        node.later(ANSWER_WITHIN, self._overdue, number)
+
+    @staticmethod
+    def _who(peer: Peer, number: int, x_pubs: list[bytes]) -> None:
+        peer.put(Kind.WHO, number.to_bytes(4, "big") + b"".join(x_pubs))
+
+    def _overdue(self, number: int) -> None:
+        question = self._questions.get(number)
+        if question is not None:
+            self._done(number, question)
+
+    def _done(self, number: int, question: _Question) -> None:
+        del self._questions[number]
+        for x_pub in question.x_pubs:
+            self._asking[x_pub] -= 1
+            if not self._asking[x_pub]:
+                del self._asking[x_pub]
+        question.done()
+
+    def ask_all(self, peer: Peer) -> Iterator[None]:
+        """Ask a node that is new to us for all keys that are watched here, in slices."""
+        watched = self._node.core.presence.watched_keys()
+        for start in range(0, len(watched), KEYS_PER_RECORD):
+            if not peer.alive:
+                return
+            self._who(peer, 0, watched[start : start + KEYS_PER_RECORD])
+            yield
+
+    # --- Said by others ----------------------------------------------------------------------------------------------
+
+    def came(self, peer: Peer, body: bytes) -> None:
+        """Somebody came to another node."""
+        if len(body) == KEY_SIZE:
+            self._here(peer, body)
+
+    def _here(self, peer: Peer, x_pub: bytes) -> None:
+        core = self._node.core
+        before = self._where.get(x_pub, ())
+        if peer in before or not core.presence.is_watched(x_pub):
+            return
+        self._where[x_pub] = (*before, peer)
+        if x_pub in self._asking:
+            return  # whoever asked is told in a moment, and nobody else watches it
+        # One that was elsewhere was replaced: its watchers are told both.
+        core.presence_changed(x_pub, Change.ONLINE | Change.OFFLINE if before else Change.ONLINE)
+
+    def _gone(self, peer: Peer, x_pub: bytes) -> None:
+        before = self._where.get(x_pub, ())
+        if peer not in before:
+            return
+        left = tuple(other for other in before if other is not peer)
+        if left:
+            self._where[x_pub] = left
+            return
+        del self._where[x_pub]
+        if x_pub not in self._asking:
+            self._node.core.presence_changed(x_pub, Change.OFFLINE)
+
+    def went(self, peer: Peer, body: bytes) -> None:
+        """Somebody left another node."""
+        self._gone(peer, body)
+
+    def asked(self, peer: Peer, body: bytes) -> None:
+        """Another node asks which of these keys are here."""
+        hub = self._node.core.hub
+        here = [x_pub for x_pub in split(body[4:], KEY_SIZE) if hub.online(x_pub) is not None]
+        peer.put(Kind.HERE, body[:4] + b"".join(here))
+
+    def answered(self, peer: Peer, body: bytes) -> None:
+        """Another node says which keys are with it."""
+        number = int.from_bytes(body[:4], "big")
+        question = self._questions.get(number)
+        for x_pub in split(body[4:], KEY_SIZE):
+            self._here(peer, x_pub)
+        if question is not None:
+            question.asked.discard(peer)
+            self._complete(number, question)
+
+    def _complete(self, number: int, question: _Question) -> None:
+        if not question.asked:
+            self._done(number, question)
+
+    # --- Nodes come and go -------------------------------------------------------------------------------------------
+
+    def node_gone(self, peer: Peer) -> Iterator[None]:
+        """A node is gone, or begins anew: whoever was with it is offline until it is said otherwise; in slices."""
+        for number, question in list(self._questions.items()):
+            question.asked.discard(peer)
+            self._complete(number, question)
+        gone = [x_pub for x_pub, where in self._where.items() if peer in where]
+        for count, x_pub in enumerate(gone, 1):
+            self._gone(peer, x_pub)
+            if count % 64 == 0:
+                yield
+
+    def forget_unwatched(self, x_pubs: Iterable[bytes]) -> None:
+        """Keep nothing of keys that nobody here watches any more."""
+        for x_pub in x_pubs:
+            self._where.pop(x_pub, None)
