@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -345,10 +346,13 @@ async def test_what_is_said_while_a_mailbox_is_let_go_of_is_left(
         to_bob, _ = await meet(relay, alice, bob)
         closing, go_on = asyncio.Event(), asyncio.Event()
         rest = Depositor.rest
+        rests = itertools.count(1)
 
         async def slow(depositor: Depositor) -> None:
-            closing.set()
-            await go_on.wait()
+            # The first is the one before a new recipient, the second the one when there is nothing more to do.
+            if next(rests) == 2:
+                closing.set()
+                await go_on.wait()
             await rest(depositor)
 
         monkeypatch.setattr(Depositor, "rest", slow)
