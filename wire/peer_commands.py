@@ -53,7 +53,7 @@ class PeerCommand(IntEnum):
     CHANGE_ACK = 0x60  # nonce(24)
     FILE_WANT = 0x61  # file_id(16) first(u32 LE) count(u32 LE)
     FILE_CANCEL = 0x62  # file_id(16) reason(1)
-    MAILBOXES = 0x63  # serial(u64 LE) size(u16 LE) nickname n × ( size(u16 LE) card )
+    MAILBOXES = 0x63  # serial(u64 LE) size(u16 LE) nickname n × ( size(u16 LE) card size(1) token )
     ACKS = 0x64  # n × ( command(1) id )
 
 

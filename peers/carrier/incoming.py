@@ -170,8 +170,8 @@ class Incoming:
         """Return a list of mailboxes without those that no contact may have us connect to."""
         if not isinstance(body, Mailboxes) or self._post.loopback:
             return body
-        cards = tuple(card for card in body.cards if not is_near(card.url))
-        return replace(body, cards=cards)
+        listed = tuple(each for each in body.listed if not is_near(each.card.url))
+        return replace(body, listed=listed)
 
     def _acknowledged(self, noted: "asyncio.Future[int | None]", lane: Lane, uuid: bytes) -> None:
         # Off the way only now: until the commit the store has it as one that is to be sent.
@@ -209,7 +209,7 @@ def _received(db: Connection, now: int, contact: int, uuid: bytes, text: str) ->
 
 
 def _heard(db: Connection, now: int, contact: int, body: Mailboxes) -> bool:
-    mailboxes.heard(db, now, contact, body.serial, body.cards, body.nickname)
+    mailboxes.heard(db, now, contact, body.serial, body.listed, body.nickname)
     return True
 
 

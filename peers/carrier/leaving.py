@@ -19,7 +19,7 @@ from peers.store.parcels import Debt, Draft, Parcel, Todo
 from wire.commands import Body
 from wire.mailbox_codes import Reason
 from wire.peer_commands import ChangeAck, Delete, DeliveryAck, Edit, PeerCommand, Text, encode_for_peer
-from wire.peer_mailboxes import Mailboxes
+from wire.peer_mailboxes import Listed, Mailboxes
 
 _FOREIGN_TRIES: Final = 3
 """How often a list of mailboxes is sent to a program that does not acknowledge it: it knows none (telefon)."""
@@ -52,7 +52,8 @@ class Leaving:
         self._more: dict[int, asyncio.Event] = {}
         self._serves: dict[int, int] = {}
         self._rests = Rests(self._options.backoff_min, self._options.backoff_max)
-        self._full: dict[tuple[int, int], float] = {}
+        # By mailbox, contact and token: with another token it is tried anew.
+        self._full: dict[tuple[int, int, bytes], float] = {}
         self._serving: set[int] = set()
         self._idle = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -168,7 +169,7 @@ class Leaving:
 
     async def _list(self) -> Mailboxes:
         number, ours = await self._post.store.read(lambda db: (mailboxes.serial(db), mailboxes.own(db)))
-        return Mailboxes(number, tuple(each.card for each in ours), self._post.nickname)
+        return Mailboxes(number, tuple(Listed(each.card, each.token) for each in ours), self._post.nickname)
 
     async def _seal(self, lane: Lane, todo: Todo, body: Body) -> list[Draft]:
         # One packet, so that its recipient knows the copies by its nonce; each copy sealed anew, so that nobody else
@@ -244,7 +245,7 @@ class Leaving:
                 self._serving.add(mailbox)
                 self._more[mailbox] = asyncio.Event()
                 self._workers[mailbox] = self._tasks.create_task(self._work(mailbox), name="mailbox-leave")
-            next_at = min([next_at, *(at for (where, _), at in self._full.items() if where == mailbox)])
+            next_at = min([next_at, *(at for (where, _, _), at in self._full.items() if where == mailbox)])
         return next_at
 
     async def _work(self, mailbox: int) -> None:
@@ -289,10 +290,12 @@ class Leaving:
         """
         store = self._post.store
         while True:
-            full = frozenset(contact for where, contact in self._full if where == mailbox)
+            full = frozenset((contact, token) for where, contact, token in self._full if where == mailbox)
             parcel = await store.read(parcels.next_of, mailbox, full, self._serves.get(mailbox))
             lane = None if parcel is None else self._post.lanes.get(parcel.contact)
             if parcel is None or lane is None:
+                for contact, _ in full:
+                    await store.write(parcels.put_off, mailbox, contact)
                 return
             if self._serves.get(mailbox) != parcel.contact:
                 # As somebody else, over another connection: one depositor of two recipients would tell the mailbox that
@@ -315,7 +318,7 @@ class Leaving:
         if parcel.content is None or (parcel.tries == 0 and not await store.write(parcels.tried, parcel.id)):
             return
         try:
-            lasts = await depositor.deposit(lane.row.public.x_pub, parcel.content, parcel.secret)
+            lasts = await depositor.deposit(lane.row.public.x_pub, parcel.content, parcel.secret, parcel.token)
         except MailboxRefused as refusal:
             if refusal.reason is not Reason.STAMP_USED:
                 raise
@@ -334,7 +337,7 @@ class Leaving:
             return
         await store.write(parcels.refused, parcel.id, reason, final=reason in _FINAL)
         if reason in _OF_CONTACT:
-            self._full[parcel.mailbox, parcel.contact] = self._post.clock() + self._options.full
+            self._full[parcel.mailbox, parcel.contact, parcel.token] = self._post.clock() + self._options.full
         elif reason not in _FINAL:
             raise refusal
 

@@ -24,7 +24,7 @@ from peers.database import DatabaseError
 from peers.profile import NoSuchProfile, Profile, ProfileError, ProfileSettings, WrongProfilePassphrase, ask_passphrase
 from peers.store import feed
 from peers.store.examined import examine
-from peers.store.mailboxes import OwnMailbox
+from peers.store.mailboxes import OwnMailbox, Unwelcome
 
 _FREE_LEAST: Final = 16 << 20
 _FREE_FEW: Final = 256 << 20
@@ -43,6 +43,7 @@ class Local:
     token: str | None = None
     contacts: int = 0
     mailboxes: tuple[OwnMailbox, ...] = ()
+    unwelcome: tuple[Unwelcome, ...] = ()
 
 
 def check_profile(profile: Profile, environ: Mapping[str, str], local: Local) -> Iterator[Finding]:
@@ -129,7 +130,7 @@ def _store(profile: Profile, local: Local) -> Finding:
     except DatabaseError as error:
         return fail("store", str(error), "end all programs of the profile, then import a backup as another", Exit.USAGE)
     local.contacts = examined.contacts
-    local.mailboxes = examined.mailboxes
+    local.mailboxes, local.unwelcome = examined.mailboxes, examined.unwelcome
     size = path.stat().st_size
     return ok(
         "store",

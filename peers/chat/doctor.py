@@ -9,7 +9,7 @@ from typing import Final
 
 from keys.identity import Identity
 from keys.invite import RelayCard
-from peers.chat.check_mailboxes import check_mailboxes
+from peers.chat.check_mailboxes import check_mailboxes, check_unwelcome
 from peers.chat.check_profile import (
     Local,
     check_disk,
@@ -107,6 +107,8 @@ def _examine(profile: Profile, options: DoctorOptions, ward: _Ward) -> None:
         asyncio.run(_relay(local, local.settings.relay, options, ward, alone=alone))
         if local.mailboxes:
             asyncio.run(_mailboxes(local, local.settings, options, ward))
+        for finding in check_unwelcome(local.unwelcome):
+            ward.take(finding)
     finally:
         lock.release()
 

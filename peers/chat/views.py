@@ -5,11 +5,12 @@ The texts of records are exactly what peers wrote; only their encoding makes the
 
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from peers.chat.text import clean, clean_line
 from peers.store.contacts import ContactRow
 from peers.store.file_rows import FileRow
-from peers.store.mailboxes import OwnMailbox
+from peers.store.mailboxes import OwnMailbox, Unwelcome
 from peers.store.messages import MessageRow
 
 LABEL_SHOWN: Final = 40
@@ -115,7 +116,16 @@ def mailbox_record(own: OwnMailbox) -> dict[str, Any]:
         "trouble": own.trouble or None,
         "picked_up": own.picked,
         "refused": own.refused,
+        "has_token": bool(own.token),  # which, is for contacts alone
     }
+
+
+def unwelcome(each: Unwelcome) -> str:
+    """Return what is wrong at a mailbox of a contact that does not take our token, and what would help."""
+    who, where = clean_line(each.label, LABEL_SHOWN), clean_line(urlsplit(each.card.url).netloc)
+    wrong = f"does not take the token that {who} told" if each.token_told else f"asks for a token, and {who} told none"
+    waits = "1 deposit waits" if each.waiting == 1 else f"{each.waiting} deposits wait"
+    return f"{who}'s mailbox at {where} {wrong}: {waits} until {who} gives theirs a valid one (mailbox token)"
 
 
 def mailboxes(number: int) -> str:

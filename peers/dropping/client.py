@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
-from keys.deposit import drop_digest
+from keys.deposit import DROP_SECRET_SIZE, drop_digest, seal_deposit
+from keys.identity import Identity
 from keys.invite import MailboxCard
+from keys.primitives import random_bytes
 from keys.stamp import BITS_MAX, NO_STAMP
-from peers.dropping.errors import MailboxRefused, NotAMailbox, TooDear
+from peers.dropping.errors import MailboxError, MailboxRefused, NotAMailbox, TooDear
 from peers.dropping.minting import mint
 from peers.dropping.options import DroppingOptions
 from wire import mailbox_answers as answers
@@ -24,6 +27,10 @@ _PRICE_LASTS: Final = 60.0
 _LATEST: Final = 1 << 63
 """Milliseconds since 1970: half of what a stamp's time can count to."""
 _STAMP_FAULTS: Final = frozenset({Reason.STAMP_CHEAP, Reason.STAMP_TIME, Reason.STAMP_WRONG})
+_PAST_TOKEN: Final = _STAMP_FAULTS | {Reason.NOT_SERVED, Reason.FULL}
+"""Refusals that come only once the token was taken."""
+_SHORTEST: Final = 1
+"""Seconds: mailboxes round the end up to the full hour."""
 
 
 class Way(Protocol):
@@ -79,7 +86,9 @@ class Depositor(_Client):
         self._about: answers.About | None = None
         self._about_at = 0.0
 
-    async def deposit(self, recipient_x_pub: bytes, deposit: bytes, secret: bytes, ttl: int = 0) -> int:
+    async def deposit(
+        self, recipient_x_pub: bytes, deposit: bytes, secret: bytes, token: bytes = b"", ttl: int = 0
+    ) -> int:
         """Leave a deposit; returns after how many seconds it ends, once the mailbox has it on disk.
 
         To be called again with the same deposit and secret if it fails: the mailbox holds it once.
@@ -87,6 +96,7 @@ class Depositor(_Client):
         Args:
             deposit: of :func:`keys.deposit.seal_deposit` for this mailbox.
             secret: 32 random bytes, by which it can be dropped.
+            token: what the mailbox asks for, if it does; at most 64 bytes.
             ttl: seconds; 0 for the mailbox's usual time.
 
         Raises:
@@ -98,7 +108,7 @@ class Depositor(_Client):
         if about is not None and about.bits and self._clock() - self._about_at < _PRICE_LASTS:
             stamp = await self._mint(about, recipient_x_pub, deposit, about.bits)
         for attempt in range(_ATTEMPTS):
-            request = asks.Deposit(0, recipient_x_pub, ttl, digest, deposit, stamp)
+            request = asks.Deposit(0, recipient_x_pub, ttl, digest, deposit, stamp, token)
             try:
                 return (await self._ask(request, answers.Kept)).expires_in
             except MailboxRefused as refusal:
@@ -108,6 +118,27 @@ class Depositor(_Client):
                 # What the refusal named counts too: the price told may be that of a moment before.
                 stamp = await self._mint(about, recipient_x_pub, deposit, max(about.bits, refusal.bits))
         raise AssertionError("the last attempt returns or raises")
+
+    async def takes(self, token: bytes) -> bool:
+        """Try whether the mailbox takes a token: by a deposit for nobody, which is dropped at once where it is held.
+
+        Raises:
+            MailboxError: it is not known.
+        """
+        sender, nobody = Identity.generate().public, Identity.generate().public.x_pub
+        secret, deposit = random_bytes(DROP_SECRET_SIZE), seal_deposit(sender, nobody, self.card.public, b"")
+        request = asks.Deposit(0, nobody, _SHORTEST, drop_digest(secret), deposit, NO_STAMP, token)
+        try:
+            await self._ask(request, answers.Kept)
+        except MailboxRefused as refusal:
+            if refusal.reason is Reason.TOKEN:
+                return False
+            if refusal.reason in _PAST_TOKEN:
+                return True
+            raise
+        with suppress(MailboxError):  # it ends within the hour
+            await self.drop(nobody, secret)
+        return True
 
     async def drop(self, recipient_x_pub: bytes, secret: bytes) -> bool:
         """Delete what was left with this secret; tells whether it was still there.

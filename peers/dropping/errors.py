@@ -22,7 +22,7 @@ _TEXTS: Final = {
     Reason.STAMP_TIME: "the mailbox's clock and the stamp's time differ",
     Reason.STAMP_USED: "the mailbox had it before, and holds it no more",
     Reason.NOT_SERVED: "the mailbox does not serve this recipient",
-    Reason.TOKEN: "the mailbox asks for a token",
+    Reason.TOKEN: "the mailbox asks for a token, or does not take the one that it was shown",
     Reason.BAD_REQUEST: "the mailbox did not accept the request or the proof of the key",
 }
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from keys.errors import BadInvite
 from peers.database import DatabaseError
 from peers.store import mailboxes
-from peers.store.mailboxes import OwnMailbox
+from peers.store.mailboxes import OwnMailbox, Unwelcome
 from peers.store.schema import SCHEMA
 
 
@@ -22,12 +22,14 @@ class Examined:
         contacts: how many.
         messages: how many, deleted ones not counted.
         mailboxes: of the profile's owner.
+        unwelcome: mailboxes of contacts that refuse what we leave for want of a token.
     """
 
     version: int
     contacts: int
     messages: int
     mailboxes: tuple[OwnMailbox, ...] = ()
+    unwelcome: tuple[Unwelcome, ...] = ()
 
 
 def examine(path: Path) -> Examined:
@@ -48,6 +50,7 @@ def examine(path: Path) -> Examined:
             (people,) = db.execute("SELECT count(*) FROM contacts").fetchone()
             # Nothing is upgraded here, and the first version had none.
             ours = tuple(mailboxes.own(db)) if version > 1 else ()
+            refusing = tuple(mailboxes.unwelcome(db)) if version > 1 else ()
             (said,) = db.execute("SELECT count(*) FROM messages WHERE deleted_at IS NULL").fetchone()
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", None) or type(error).__name__
@@ -56,4 +59,4 @@ def examine(path: Path) -> Examined:
         raise DatabaseError(f"{path}: {what}") from error
     except BadInvite:
         raise DatabaseError(f"{path} holds a mailbox with a card that is none: restore a backup") from None
-    return Examined(version, people, said, ours)
+    return Examined(version, people, said, ours, refusing)

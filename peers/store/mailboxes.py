@@ -1,14 +1,15 @@
 """Mailboxes: ours, in which others leave post for us, and those of contacts, as these told us (docs/mailbox.md)."""
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from keys.invite import MailboxCard
 from peers.store import contacts, feed, status
 from peers.store.errors import NoSuchMailbox, TooManyMailboxes
 from peers.store.feed import Kind
-from wire.peer_mailboxes import CARDS_MAX
+from wire.mailbox_codes import Reason
+from wire.peer_mailboxes import CARDS_MAX, Listed
 
 OWN_MAX: Final = CARDS_MAX
 _SERIAL: Final = "mailboxes-serial"
@@ -16,10 +17,11 @@ _SERIAL: Final = "mailboxes-serial"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A mailbox that is known: its row, and its card."""
+    """A mailbox that is known: its row, its card, and what it asks for with what is left for a contact."""
 
     id: int
     card: MailboxCard
+    token: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class OwnMailbox:
         trouble: why it did not the last time; empty if it did.
         picked: deposits that were picked up there.
         refused: deposits for us that it refused for want of room.
+        token: what it asks depositors for, as contacts are told; empty: nothing.
     """
 
     id: int
@@ -43,13 +46,34 @@ class OwnMailbox:
     trouble: str
     picked: int
     refused: int
+    token: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unwelcome:
+    """A mailbox of a contact that asks for another token than it is shown.
+
+    Attributes:
+        label: the contact's, as it stands.
+        token_told: they told one.
+        waiting: parcels that cannot be left there.
+    """
+
+    contact: int
+    label: str
+    card: MailboxCard
+    token_told: bool
+    waiting: int
 
 
 # --- Ours -------------------------------------------------------------------------------------------------------------
 
 
-def add_own(db: sqlite3.Connection, now: int, card: MailboxCard) -> OwnMailbox:
+def add_own(db: sqlite3.Connection, now: int, card: MailboxCard, token: bytes = b"") -> OwnMailbox:
     """Have post for us picked up at a mailbox from now on, and contacts told of it. One that is ours stays it.
+
+    Args:
+        token: what it asks depositors for; without, one that is ours keeps the one that it has.
 
     Raises:
         TooManyMailboxes: there are 8 already.
@@ -58,12 +82,26 @@ def add_own(db: sqlite3.Connection, now: int, card: MailboxCard) -> OwnMailbox:
     for each in ours:
         if each.card == card:
             ask(db, now)
-            return each
+            return set_token(db, now, each.id, token) if token else each
     if len(ours) >= OWN_MAX:
         raise TooManyMailboxes(f"{OWN_MAX} mailboxes are the most: remove one first")
     mailbox = _known(db, card)
-    db.execute("INSERT INTO own_mailboxes (mailbox, added_at, asked_at) VALUES (?, ?, ?)", (mailbox, now, now))
+    db.execute(
+        "INSERT INTO own_mailboxes (mailbox, added_at, asked_at, token) VALUES (?, ?, ?, ?)", (mailbox, now, now, token)
+    )
     _changed(db, now)
+    return get_own(db, mailbox)
+
+
+def set_token(db: sqlite3.Connection, now: int, mailbox: int, token: bytes) -> OwnMailbox:
+    """Have contacts told another token for one of ours, or none.
+
+    Raises:
+        NoSuchMailbox: it is none of ours.
+    """
+    if get_own(db, mailbox).token != token:
+        db.execute("UPDATE own_mailboxes SET token = ? WHERE mailbox = ?", (token, mailbox))
+        _changed(db, now)
     return get_own(db, mailbox)
 
 
@@ -84,8 +122,8 @@ def own(db: sqlite3.Connection) -> list[OwnMailbox]:
     return [
         OwnMailbox(row[0], MailboxCard.parse(row[1]), *row[2:])
         for row in db.execute(
-            "SELECT m.id, m.card, o.added_at, o.asked_at, o.tried_at, o.looked_at, o.trouble, o.picked, o.refused"
-            " FROM own_mailboxes o JOIN mailboxes m ON m.id = o.mailbox ORDER BY o.added_at, m.id"
+            "SELECT m.id, m.card, o.added_at, o.asked_at, o.tried_at, o.looked_at, o.trouble, o.picked, o.refused,"
+            " o.token FROM own_mailboxes o JOIN mailboxes m ON m.id = o.mailbox ORDER BY o.added_at, m.id"
         )
     ]
 
@@ -141,7 +179,7 @@ def serial(db: sqlite3.Connection) -> int:
 
 
 def heard(
-    db: sqlite3.Connection, now: int, contact: int, number: int, cards: tuple[MailboxCard, ...], nickname: str = ""
+    db: sqlite3.Connection, now: int, contact: int, number: int, listed: tuple[Listed, ...], nickname: str = ""
 ) -> bool:
     """Take what a contact tells of their mailboxes; False if it is no newer than what they told before.
 
@@ -153,7 +191,7 @@ def heard(
     if number >= 1 << 63 or (row is not None and number <= row[0]):
         return False
     db.execute("REPLACE INTO cards_heard VALUES (?, ?)", (contact, number))
-    _set(db, contact, cards[:CARDS_MAX])
+    _set(db, contact, listed[:CARDS_MAX])
     if nickname and nickname != known.nickname:
         db.execute("UPDATE contacts SET nickname = ? WHERE id = ?", (nickname, contact))
     feed.add(db, now, Kind.CONTACT, contact=contact)
@@ -168,23 +206,39 @@ def set_first(db: sqlite3.Connection, contact: int, card: MailboxCard) -> None:
     """
     contacts.check(db, contact)
     if db.execute("SELECT 1 FROM cards_heard WHERE contact = ?", (contact,)).fetchone() is None:
-        _set(db, contact, (*(each.card for each in of_contact(db, contact) if each.card != card), card)[-CARDS_MAX:])
+        others = (Listed(each.card, each.token) for each in of_contact(db, contact) if each.card != card)
+        _set(db, contact, (*others, Listed(card))[-CARDS_MAX:])
 
 
 def of_contact(db: sqlite3.Connection, contact: int) -> list[Place]:
     """Return a contact's mailboxes, in the order that they want."""
     return [
-        Place(row[0], MailboxCard.parse(row[1]))
+        Place(row[0], MailboxCard.parse(row[1]), row[2])
         for row in db.execute(
-            "SELECT m.id, m.card FROM contact_mailboxes c JOIN mailboxes m ON m.id = c.mailbox"
+            "SELECT m.id, m.card, c.token FROM contact_mailboxes c JOIN mailboxes m ON m.id = c.mailbox"
             " WHERE c.contact = ? ORDER BY c.place",
             (contact,),
         )
     ]
 
 
+def unwelcome(db: sqlite3.Connection, contact: int | None = None) -> list[Unwelcome]:
+    """Return the mailboxes of a contact, or of all, that refused what we left for want of a token that they take."""
+    return [
+        Unwelcome(row[0], row[1], MailboxCard.parse(row[2]), bool(row[3]), row[4])
+        for row in db.execute(
+            "SELECT p.contact, c.label, m.card, length(b.token), count(*) FROM parcels p"
+            " JOIN mailboxes m ON m.id = p.mailbox JOIN contacts c ON c.id = p.contact"
+            " JOIN contact_mailboxes b ON b.contact = p.contact AND b.mailbox = p.mailbox"
+            " WHERE p.state = 'waiting' AND (?2 IS NULL OR p.contact = ?2) GROUP BY p.contact, p.mailbox"
+            " HAVING max(coalesce(p.reason, -1) = ?1) ORDER BY p.contact, b.place",
+            (Reason.TOKEN, contact),
+        )
+    ]
+
+
 def get(db: sqlite3.Connection, mailbox: int) -> Place:
-    """Return a mailbox by its row.
+    """Return a mailbox by its row, without a token: those are contacts'.
 
     Raises:
         NoSuchMailbox: there is none.
@@ -249,10 +303,18 @@ def _known(db: sqlite3.Connection, card: MailboxCard) -> int:
     return int(db.execute("SELECT id FROM mailboxes WHERE card = ?", (card.text,)).fetchone()[0])
 
 
-def _set(db: sqlite3.Connection, contact: int, cards: tuple[MailboxCard, ...]) -> None:
+def _set(db: sqlite3.Connection, contact: int, listed: tuple[Listed, ...]) -> None:
+    before = {each.id: each.token for each in of_contact(db, contact)}
     db.execute("DELETE FROM contact_mailboxes WHERE contact = ?", (contact,))
-    for place, card in enumerate(cards):
-        db.execute("INSERT INTO contact_mailboxes VALUES (?, ?, ?)", (contact, place, _known(db, card)))
+    for place, each in enumerate(listed):
+        mailbox = _known(db, each.card)
+        db.execute("INSERT INTO contact_mailboxes VALUES (?, ?, ?, ?)", (contact, place, mailbox, each.token))
+        if before.get(mailbox, each.token) != each.token:
+            # Why it was refused holds no more: with this token it has not been tried.
+            db.execute(
+                "UPDATE parcels SET reason = NULL WHERE contact = ? AND mailbox = ? AND state = 'waiting'",
+                (contact, mailbox),
+            )
     _sweep(db)
 
 

@@ -63,6 +63,8 @@ class Parcel:
     content: bytes | None = field(repr=False)
     tries: int
     dropping: bool
+    token: bytes = field(default=b"", repr=False)
+    """What the mailbox asks for, as its recipient last told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,17 +298,20 @@ def busy(db: sqlite3.Connection) -> list[int]:
     return [row[0] for row in db.execute("SELECT DISTINCT mailbox FROM parcels WHERE state IN ('waiting', 'dropping')")]
 
 
-def next_of(db: sqlite3.Connection, mailbox: int, but: frozenset[int], rather: int | None = None) -> Parcel | None:
-    """Return the next parcel for a mailbox; none that waits for one of the contacts `but`, and one for the contact
-    `rather` if there is any."""
+def next_of(
+    db: sqlite3.Connection, mailbox: int, but: frozenset[tuple[int, bytes]], rather: int | None = None
+) -> Parcel | None:
+    """Return the next parcel for a mailbox; none that waits for one of the contacts `but`, if the token with which
+    that one stands there is the present one still, and one for the contact `rather` if there is any."""
     for row in db.execute(
-        "SELECT id, contact, mailbox, what, secret, content, tries, state FROM parcels"
-        " WHERE mailbox = ? AND (state = 'dropping' OR (state = 'waiting'"
-        " AND contact NOT IN (SELECT id FROM contacts WHERE blocked = 1))) ORDER BY contact IS NOT ?, id",
+        "SELECT p.id, p.contact, p.mailbox, what, secret, content, tries, state, coalesce(b.token, x'') FROM parcels p"
+        " LEFT JOIN contact_mailboxes b ON b.contact = p.contact AND b.mailbox = p.mailbox"
+        " WHERE p.mailbox = ? AND (state = 'dropping' OR (state = 'waiting'"
+        " AND p.contact NOT IN (SELECT id FROM contacts WHERE blocked = 1))) ORDER BY p.contact IS NOT ?, p.id",
         (mailbox, rather),
     ):
-        if row[7] == "dropping" or row[1] not in but:
-            return Parcel(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] == "dropping")
+        if row[7] == "dropping" or (row[1], row[8]) not in but:
+            return Parcel(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] == "dropping", row[8])
     return None
 
 
@@ -358,11 +363,13 @@ def answered(db: sqlite3.Connection, contact: int, nonce: bytes) -> None:
         db.execute("DELETE FROM changes WHERE message = ? AND revision = ?", (row[1], row[2]))
 
 
-def put_off(db: sqlite3.Connection, mailbox: int) -> None:
-    """Write down that a mailbox fails, so that nobody waits for what is to be done there."""
+def put_off(db: sqlite3.Connection, mailbox: int, contact: int | None = None) -> None:
+    """Write down that a mailbox fails, or takes nothing for a contact, so that nobody waits for what is to be done
+    there."""
     db.execute(
-        "UPDATE parcels SET reason = ? WHERE mailbox = ? AND state IN ('waiting', 'dropping') AND reason IS NULL",
-        (Reason.FAILED, mailbox),
+        "UPDATE parcels SET reason = ?1 WHERE mailbox = ?2 AND reason IS NULL AND ((?3 IS NULL AND state = 'dropping')"
+        " OR (state = 'waiting' AND (?3 IS NULL OR contact = ?3)))",
+        (Reason.FAILED, mailbox, contact),
     )
 
 

@@ -20,6 +20,7 @@ from peers.store.feed import Kind
 from peers.store.messages import State
 from peers.store.schema import SCHEMA
 from wire.peer_commands import CancelReason
+from wire.peer_mailboxes import is_token
 
 _STATISTICS: Final = ("sqlite_stat1", "sqlite_stat4")
 
@@ -107,6 +108,9 @@ def _check_content(db: sqlite3.Connection) -> None:
     for (card,) in db.execute("SELECT card FROM mailboxes"):
         if MailboxCard.parse(card).text != card:
             raise NotAStore("the store in the backup has a mailbox with a card that is none")
+    for (token,) in db.execute("SELECT token FROM own_mailboxes UNION SELECT token FROM contact_mailboxes"):
+        if token and not is_token(token):
+            raise NotAStore("the store in the backup has a token of a mailbox that is none")
     for row in db.execute("SELECT label, label_key FROM contacts"):
         if contacts.label_key(row[0]) != row[1]:
             raise NotAStore("the store in the backup has a contact with a label that is none")

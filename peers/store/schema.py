@@ -154,7 +154,8 @@ CREATE TABLE own_mailboxes (
     looked_at INTEGER,                     -- when it last answered
     trouble TEXT NOT NULL DEFAULT '',      -- why it did not, if that is so
     picked INTEGER NOT NULL DEFAULT 0,     -- deposits that were picked up
-    refused INTEGER NOT NULL DEFAULT 0     -- deposits for us that it refused for want of room, as it told us
+    refused INTEGER NOT NULL DEFAULT 0,    -- deposits for us that it refused for want of room, as it told us
+    token BLOB NOT NULL DEFAULT x''        -- what it asks depositors for, as contacts are told; empty: nothing
 ) STRICT;
 
 -- What contacts told of their mailboxes; the serial is that of the newest list that they sent.
@@ -166,6 +167,7 @@ CREATE TABLE contact_mailboxes (
     contact INTEGER NOT NULL REFERENCES contacts ON DELETE CASCADE,
     place INTEGER NOT NULL,                -- in the order that they want
     mailbox INTEGER NOT NULL REFERENCES mailboxes,
+    token BLOB NOT NULL DEFAULT x'',       -- what is shown there with what is left for this contact
     PRIMARY KEY (contact, place),
     UNIQUE (contact, mailbox)
 ) WITHOUT ROWID, STRICT;

@@ -15,7 +15,7 @@ from wire import peer_commands as p
 from wire.commands import Unknown
 from wire.errors import BadBody, LocalError
 from wire.inner import parse_inner
-from wire.peer_mailboxes import ACKS_MAX, Acks, Mailboxes
+from wire.peer_mailboxes import ACKS_MAX, Acks, Listed, Mailboxes
 
 U, F = bytes(range(16)), bytes(range(16, 32))
 DIGEST, NONCE = bytes(range(32)), bytes(range(24))
@@ -45,8 +45,13 @@ LITERALS: list[tuple[int, p.PeerBody, bytes]] = [
     (0x63, Mailboxes(0x0201, ()), b"\x01\x02\0\0\0\0\0\0" + b"\0\0"),
     (
         0x63,
-        Mailboxes(1, (CARD,), "Ann"),
-        b"\x01\0\0\0\0\0\0\0" + b"\x03\0Ann" + len(CARD.text).to_bytes(2, "little") + CARD.text.encode(),
+        Mailboxes(1, (Listed(CARD),), "Ann"),
+        b"\x01\0\0\0\0\0\0\0" + b"\x03\0Ann" + len(CARD.text).to_bytes(2, "little") + CARD.text.encode() + b"\0",
+    ),
+    (
+        0x63,
+        Mailboxes(1, (Listed(CARD, b"t-_="),)),
+        b"\x01\0\0\0\0\0\0\0\0\0" + len(CARD.text).to_bytes(2, "little") + CARD.text.encode() + b"\x04t-_=",
     ),
     (0x64, Acks((U,), (F,), (NONCE,)), b"\x27" + U + b"\x2a" + F + b"\x60" + NONCE),
     (0x24, p.FileOffer(F, "a.txt", "text/plain", 70000), json.dumps(OFFER, separators=(",", ":")).encode()),
@@ -97,7 +102,9 @@ def test_other_codes_are_not_for_us(code: int) -> None:
         (0x63, bytes(8) + b"\x01\0\xff"),
         (0x63, bytes(8) + b"\x01\x01" + b"x" * 257),  # a nickname of more than 256 bytes
         (0x63, bytes(8) + b"\0\0" + b"\x01"),
-        (0x63, bytes(8) + b"\0\0" * 11),
+        (0x63, bytes(8) + b"\0\0" + b"\0\0\0" * 9),  # nine mailboxes
+        (0x63, bytes(8) + b"\0\0" + b"\0\0"),  # no size of the token
+        (0x63, bytes(8) + b"\0\0" + b"\0\0\x05abcd"),
         (0x64, b""),
         (0x64, b"\x27" + U[1:]),
         (0x64, b"\x28" + U),
@@ -193,22 +200,42 @@ def test_texts_and_names_stay_out_of_repr() -> None:
         p.Edit(U, "secret"),
         p.FileOffer(F, "secret", "secret", 1),
         p.FileChunk(F, 0, b"secret"),
+        Mailboxes(1, (Listed(CARD, b"secret"),), "secret"),
+        Listed(CARD, b"secret"),
     ):
         assert "secret" not in repr(body)
 
 
 def test_cards_that_cannot_be_read_are_left_out() -> None:
     """A later version may have others, and names the same one twice to nobody's harm."""
-    texts = [b"", b"M1later", CARD.text.encode(), b"\xff", CARD.text.encode(), b"M0" + b"A" * 3000]
-    body = (7).to_bytes(8, "little") + b"".join(len(text).to_bytes(2, "little") + text for text in texts)
-    assert p.parse_from_peer(0x63, body) == Mailboxes(7, (CARD,))
+    texts = [b"M1later", CARD.text.encode(), b"\xff", CARD.text.encode(), b"M0" + b"A" * 3000]
+    rows = b"".join(len(text).to_bytes(2, "little") + text + b"\x01t" for text in texts)
+    assert p.parse_from_peer(0x63, (7).to_bytes(8, "little") + b"\0\0" + rows) == Mailboxes(7, (Listed(CARD, b"t"),))
+
+
+@pytest.mark.parametrize("token", [b"x" * 65, b"x" * 255, b"a b", b"tab\t", b"\xff", b"\0"])
+def test_a_mailbox_with_a_token_that_is_none_is_left_out(token: bytes) -> None:
+    """No DEPOSIT could bear it, and without it nothing is taken there."""
+    row = len(CARD.text).to_bytes(2, "little") + CARD.text.encode() + bytes((len(token),)) + token
+    assert p.parse_from_peer(0x63, bytes(8) + b"\0\0" + row) == Mailboxes(0, ())
+    with pytest.raises(LocalError):
+        Mailboxes(0, (Listed(CARD, token),)).encode()
+
+
+LISTED = st.builds(Listed, st.just(CARD), st.text("!~aZ09-_=", max_size=64).map(str.encode))
+
+
+@given(st.integers(0, 2**64 - 1), st.lists(LISTED, max_size=1), st.text(max_size=50))
+def test_lists_come_back_as_they_were_said(serial: int, listed: list[Listed], nickname: str) -> None:
+    body = Mailboxes(serial, tuple(listed), nickname)
+    assert p.parse_from_peer(0x63, body.encode()) == body
 
 
 @pytest.mark.parametrize(
     "body",
     [
         Mailboxes(-1, ()),
-        Mailboxes(1, (CARD,) * 9),
+        Mailboxes(1, (Listed(CARD),) * 9),
         Mailboxes(1, (), "x" * 257),
         Acks(),
         Acks((b"short",)),

@@ -65,7 +65,7 @@ def send(
     words = typed_text(call, text)
 
     async def work(session: "Session") -> int:
-        from peers.chat.commands.waiting import raise_why, standing, within
+        from peers.chat.commands.waiting import raise_why, standing, unwelcome_mailboxes, within
         from peers.chat.views import label, mailboxes, message_record
         from peers.store.messages import State
 
@@ -84,6 +84,9 @@ def send(
             more = f" ({label(now.contact)} is offline)" if offline else ""
             record = {**message_record(now.message, now.contact), "peer_online": now.connected and now.contact.online}
             call.out.confirm(record, f"message {message.id} to {label(now.contact)}: {state}{more}")
+            if not now.message.left:
+                for refusal in await session.store.read(unwelcome_mailboxes, contact.id):
+                    call.out.warn(refusal)
         # Who did not ask for more is content with a relay that has it.
         kept_there = now.message.left > 0 or now.message.state >= State.SENT
         content = wait is Wait.STORED or (wait is None and kept_there)

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from peers.chat.commands.frame import NotInTime
 from peers.chat.session import Session
-from peers.chat.views import label
+from peers.chat.views import label, unwelcome
 from peers.client.errors import RelayRefused
-from peers.store import Connection, contacts, feed, files, messages, parcels
+from peers.store import Connection, contacts, feed, files, mailboxes, messages, parcels
 from peers.store.contacts import ContactRow
 from peers.store.file_rows import FileRow
 from peers.store.messages import MessageRow, State
@@ -108,6 +108,11 @@ async def within(
             return await session.until_store(read, holds)
     except TimeoutError:
         return None
+
+
+def unwelcome_mailboxes(db: Connection, contact: int | None = None) -> list[str]:
+    """Return a sentence about each mailbox of a contact, or of all, that does not take the token that we show."""
+    return [unwelcome(each) for each in mailboxes.unwelcome(db, contact)]
 
 
 async def raise_why(session: Session, contact: ContactRow, what: str, seconds: float) -> None:

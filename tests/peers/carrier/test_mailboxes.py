@@ -19,6 +19,7 @@ from peers.client import ClientOptions
 from peers.dropping import Depositor, DroppingOptions
 from peers.dropping.by_http import HttpWay
 from peers.mailbox.price import PriceList
+from peers.mailbox.rules import AccessRule, token_digest
 from peers.store import contacts, feed, mailboxes, messages, owing, parcels
 from peers.store.feed import Kind
 from peers.store.messages import State
@@ -30,7 +31,7 @@ from tests.support.cutting import CuttingProxy
 from tests.support.relay_process import RelayProcess
 from wire.mailbox_codes import Reason
 from wire.peer_commands import ChangeAck, DeliveryAck, Text, encode_for_peer
-from wire.peer_mailboxes import Acks, Mailboxes
+from wire.peer_mailboxes import Acks, Listed, Mailboxes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -263,7 +264,7 @@ async def test_a_stranger_by_mailbox_is_an_introduction(relay: RelayProcess, bob
         await uses(bob, box)
         depositor = Depositor(box.card, HttpWay(box.card, DROPPING), DROPPING)
         contact = Contact(stranger, bob.keys.identity.public)
-        bodies: list[Body] = [Mailboxes(5, (trap.card,), "Eve"), Text(messages.uuid(), "let me in")]
+        bodies: list[Body] = [Mailboxes(5, (Listed(trap.card),), "Eve"), Text(messages.uuid(), "let me in")]
         for sender in (stranger.public, Identity.generate().public):  # the second is a claim that no packet bears out
             for body in bodies:
                 packet = contact.seal(encode_for_peer(body))
@@ -301,6 +302,39 @@ async def test_a_mailbox_that_refuses_is_tried_again(
             assert await good.held(bob.keys.identity) == 1
             bad.fail = None
             await until_left(alice, said, 2)
+
+
+@run_async
+async def test_a_token_that_changed_is_told_by_mailbox_and_tried_at_once(
+    relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path
+) -> None:
+    """They are never there at the same time, and what is refused rests for longer than the test."""
+    access = AccessRule(tokens=(token_digest(b"right"),))
+    resting = replace(FAST, mail=replace(MAIL, full=3600.0))
+    async with HttpBox(tmp_path / "his", access=access) as his, HttpBox(tmp_path / "hers") as hers:
+        await uses(alice, hers)
+        own = await bob.store.write(mailboxes.add_own, bob.now(), his.card, b"wrong")
+        to_bob, _ = await meet(relay, alice, bob)
+        async with alice.at(relay, resting):
+            first = await alice.says(to_bob, "refused")
+            (refused,) = await alice.until(mailboxes.unwelcome, bool)
+            assert (refused.contact, refused.card, refused.token_told) == (to_bob.id, his.card, True)
+            # Nobody waits for what comes after it either.
+            second = await alice.says(to_bob, "and this")
+            await alice.until(lambda db: mailboxes.unwelcome(db)[0].waiting, lambda count: count == 2)
+            await alice.until(parcels.pending, lambda pending: not pending, second.id)
+            await bob.store.write(mailboxes.set_token, bob.now(), own.id, b"right")
+            async with CuttingProxy(relay.port, relay.public) as network:
+                network.shut()
+                async with bob.at(network, resting):
+                    await bob.until(parcels.any_places, bool)
+                    kept = "SELECT 1 FROM parcels WHERE what = 'cards' AND state = 'kept'"
+                    await bob.until(lambda db: db.execute(kept).fetchall(), bool)
+            await alice.store.write(mailboxes.ask, alice.now())
+            for message in (first, second):
+                await until_left(alice, message)
+            assert await alice.store.read(mailboxes.unwelcome) == []
+        assert await his.held(bob.keys.identity) >= 2
 
 
 @run_async
@@ -395,7 +429,7 @@ async def test_lists_and_acknowledgements_by_the_relay(relay: RelayProcess, alic
                 else:
                     await peer.say(Text(messages.uuid(), "yes?"))
                     assert isinstance(await peer.any(), DeliveryAck)  # and no list before it
-                    await peer.say(Mailboxes(7, (hers.card,)), Mailboxes(6, ()), Acks(read=(said.uuid,)))
+                    await peer.say(Mailboxes(7, (Listed(hers.card),)), Mailboxes(6, ()), Acks(read=(said.uuid,)))
                     for _ in range(2):
                         await peer.next(ChangeAck)
                     await alice.until(messages.get, lambda row: row.state is State.READ, said.id)

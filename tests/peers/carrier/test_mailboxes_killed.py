@@ -19,6 +19,7 @@ from tests.peers.carrier.test_mailboxes import FAST, MAIL
 from tests.peers.dropping.boxes import HttpBox
 from tests.peers.mailbox.lab import limits
 from tests.support.clients import run_async
+from wire.peer_mailboxes import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -49,7 +50,7 @@ async def knows(person: Person, other: Person, ours: HttpBox, theirs: HttpBox) -
         contacts.met(db, row.id, extended=True)
         mailboxes.add_own(db, person.now(), ours.card)
         mailboxes.tell_settled(db, row.id, mailboxes.serial(db))
-        mailboxes.heard(db, person.now(), row.id, 1, (theirs.card,))
+        mailboxes.heard(db, person.now(), row.id, 1, (Listed(theirs.card),))
 
     await person.store.write(write)
     return row

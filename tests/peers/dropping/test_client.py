@@ -30,7 +30,7 @@ from peers.dropping.by_packets import PacketWay
 from peers.dropping.by_relay import RelayWay, relay_at
 from peers.dropping.web import below, proxy_for
 from peers.mailbox.price import PriceList
-from peers.mailbox.rules import AccessRule
+from peers.mailbox.rules import AccessRule, token_digest
 from tests.peers.dropping.boxes import HttpBox
 from tests.peers.mailbox.lab import limits
 from tests.support.certificates import make_certificate, trusting
@@ -38,7 +38,7 @@ from tests.support.clients import run_async
 from wire import mailbox_answers as answers
 from wire import mailbox_http as http
 from wire.inner import parse_inner
-from wire.mailbox_codes import Reason
+from wire.mailbox_codes import MailboxCommand, Reason
 from wire.mailbox_commands import Info, encode_for_mailbox, parse_for_mailbox
 
 if TYPE_CHECKING:
@@ -133,6 +133,25 @@ async def test_who_is_not_let_in(tmp_path: Path, access: AccessRule, reason: Rea
         with pytest.raises(MailboxRefused) as refusal:
             await sender.deposit(BOB.public.x_pub, deposit(box.card), random_bytes(32))
         assert refusal.value.reason is reason
+        await sender.rest()
+
+
+@run_async
+async def test_with_a_token(tmp_path: Path) -> None:
+    access = AccessRule(frozenset({BOB.public.x_pub}), (token_digest(b"right"),))
+    async with HttpBox(tmp_path / "box", limits(prices=PriceList(base=6, most=6)), access) as box:
+        sender = depositor(box.card)
+        await sender.deposit(BOB.public.x_pub, deposit(box.card), random_bytes(32), b"right")
+        assert [await sender.takes(token) for token in (b"right", b"wrong", b"")] == [True, False, False]
+        box.fail = Reason.TOO_FAST
+        with pytest.raises(MailboxRefused):
+            await sender.takes(b"right")
+        await sender.rest()
+        assert await box.held(BOB) == 1
+    async with HttpBox(tmp_path / "open", access=AccessRule(tokens=(token_digest(b"right"),))) as box:
+        sender = depositor(box.card)
+        assert await sender.takes(b"right")
+        assert box.asked[-1] == MailboxCommand.DROP  # nothing of the trial stays there
         await sender.rest()
 
 

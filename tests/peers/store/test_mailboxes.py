@@ -20,6 +20,7 @@ from peers.store.schema import SCHEMA
 from tests.peers.store.stores import add, new_store, somebody
 from wire.mailbox_codes import Reason
 from wire.peer_commands import ChangeAck, DeliveryAck
+from wire.peer_mailboxes import Listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ def db() -> sqlite3.Connection:
 def friend(db: sqlite3.Connection, boxes: int = 3) -> ContactRow:
     row = add(db)
     contacts.met(db, row.id, extended=True)
-    mailboxes.heard(db, 1, row.id, 1, tuple(card(number) for number in range(boxes)))
+    mailboxes.heard(db, 1, row.id, 1, tuple(Listed(card(number)) for number in range(boxes)))
     return row
 
 
@@ -89,6 +90,51 @@ def test_ours_are_told_by_growing_numbers(db: sqlite3.Connection) -> None:
         mailboxes.add_own(db, 70, card(9))
 
 
+def test_another_token_is_another_list(db: sqlite3.Connection) -> None:
+    own = mailboxes.add_own(db, 50, card(1), b"one")
+    assert (own.token, mailboxes.serial(db)) == (b"one", 50)
+    assert mailboxes.add_own(db, 60, own.card).token == b"one"
+    assert mailboxes.set_token(db, 60, own.id, b"one").token == b"one"
+    assert mailboxes.serial(db) == 50
+    assert mailboxes.add_own(db, 60, own.card, b"two").token == b"two"
+    assert mailboxes.serial(db) == 60
+    assert mailboxes.set_token(db, 60, own.id, b"").token == b""
+    assert mailboxes.serial(db) == 61
+    with pytest.raises(NoSuchMailbox):
+        mailboxes.set_token(db, 70, 99, b"x")
+    assert "token" not in repr(own)
+
+
+def test_a_token_that_is_refused(db: sqlite3.Connection) -> None:
+    row, other, box = friend(db, 0), add(db, "Carol"), card(1)
+    mailboxes.heard(db, 1, other.id, 1, (Listed(box, b"hers"),))
+    mailboxes.heard(db, 1, row.id, 2, (Listed(box, b"old"),))
+    for text in ("one", "two"):
+        messages.compose(db, 1, row.id, text)
+    for todo in parcels.texts(db, 3):
+        leave(db, todo, kept=False)
+    mailbox = parcels.busy(db)[0]
+    parcel = parcels.next_of(db, mailbox, frozenset())
+    assert parcel is not None
+    assert (parcel.token, "old" in repr(parcel)) == (b"old", False)
+    assert mailboxes.unwelcome(db) == []
+    parcels.refused(db, parcel.id, Reason.TOKEN, final=False)
+    parcels.put_off(db, mailbox, row.id)
+    assert [(each.contact, each.token_told, each.waiting) for each in mailboxes.unwelcome(db)] == [(row.id, True, 2)]
+    assert mailboxes.unwelcome(db, other.id) == []
+    turned_away = frozenset({(row.id, b"old")})
+    assert parcels.next_of(db, mailbox, turned_away) is None
+    # With the same token it stays refused; with another one it is tried at once.
+    mailboxes.heard(db, 1, row.id, 3, (Listed(box, b"old"),))
+    assert len(mailboxes.unwelcome(db)) == 1
+    mailboxes.heard(db, 1, row.id, 4, (Listed(box, b"new"),))
+    assert (mailboxes.unwelcome(db), parcels.busy(db)) == ([], [mailbox])
+    parcel = parcels.next_of(db, mailbox, turned_away)
+    assert parcel is not None
+    assert parcel.token == b"new"
+    assert parcels.pending(db, 1)
+
+
 def test_a_look_that_was_asked_for_is_due_until_it_was_tried(db: sqlite3.Connection) -> None:
     own = mailboxes.add_own(db, 10, card(1))
     assert own.asked_at > own.tried_at
@@ -104,8 +150,8 @@ def test_a_look_that_was_asked_for_is_due_until_it_was_tried(db: sqlite3.Connect
 
 def test_an_old_list_of_a_contact_is_not_believed(db: sqlite3.Connection) -> None:
     row, cards = add(db), [card(1), card(2)]
-    assert mailboxes.heard(db, 1, row.id, 5, (cards[0],))
-    assert not mailboxes.heard(db, 1, row.id, 5, (cards[1],))
+    assert mailboxes.heard(db, 1, row.id, 5, (Listed(cards[0]),))
+    assert not mailboxes.heard(db, 1, row.id, 5, (Listed(cards[1]),))
     assert not mailboxes.heard(db, 1, row.id, 4, ())
     assert not mailboxes.heard(db, 1, row.id, 1 << 63, ())
     assert [place.card for place in mailboxes.of_contact(db, row.id)] == [cards[0]]
@@ -215,7 +261,7 @@ def test_a_mailbox_that_they_use_no_longer(db: sqlite3.Connection) -> None:
     for serial in range(2, 40):
         for todo in parcels.texts(db, 3):
             leave(db, todo)
-        mailboxes.heard(db, 1, row.id, serial, (card(serial),))
+        mailboxes.heard(db, 1, row.id, serial, (Listed(card(serial)),))
         parcels.settle(db, 8)
     assert set(states(db)) == {("text", "dropping")}
     assert len(states(db)) == parcels.COPIES_MAX
@@ -231,7 +277,7 @@ def test_a_mailbox_that_is_forgotten_while_a_parcel_for_it_is_sealed(db: sqlite3
     messages.compose(db, 1, bob.id, "hello")
     owing.owe(db, bob.id, DeliveryAck.command, UUID)
     (todo,), (debt,) = parcels.texts(db, 3), parcels.debts(db, 3)
-    mailboxes.heard(db, 2, bob.id, 2, (card(7),))
+    mailboxes.heard(db, 2, bob.id, 2, (Listed(card(7)),))
     assert parcels.put(db, 5, drafts(todo)) == 0
     parcels.put_debt(db, 5, debt, drafts(replace(todo, what="acks", message=None)))
     assert owing.creditors(db) == [bob.id]
@@ -282,7 +328,7 @@ def test_refusals(db: sqlite3.Connection) -> None:
     assert parcels.pending(db, said.id)
     parcels.put_off(db, todo.mailboxes[0])
     assert not parcels.pending(db, said.id)
-    assert parcels.next_of(db, todo.mailboxes[0], frozenset({row.id})) is None
+    assert parcels.next_of(db, todo.mailboxes[0], frozenset({(row.id, b"")})) is None
     assert parcels.next_of(db, todo.mailboxes[0], frozenset()) is not None
     parcels.refused(db, made, Reason.TOO_BIG, final=True)
     assert (states(db), parcels.texts(db, 3), parcels.busy(db)) == ([("text", "refused")], [], [])
@@ -309,7 +355,7 @@ def test_what_is_owed_goes_together_and_once(db: sqlite3.Connection) -> None:
 
 def test_nothing_is_owed_by_mailbox_to_a_stranger(db: sqlite3.Connection) -> None:
     stranger = contacts.add(db, 1, somebody(), nickname="Eve", origin="introduction")
-    mailboxes.heard(db, 1, stranger.id, 1, (card(1),))
+    mailboxes.heard(db, 1, stranger.id, 1, (Listed(card(1)),))
     mailboxes.add_own(db, 1, card(2))
     owing.owe(db, stranger.id, DeliveryAck.command, UUID)
     assert (parcels.debts(db, 3), parcels.cards(db, 3)) == ([], [])
@@ -363,13 +409,29 @@ def test_a_profile_of_the_first_version_is_upgraded(tmp_path: Path) -> None:
             assert (await store.read(_version), _version_of(path.with_name("store.db.v1.backup"))) == (2, 1)
             rows = await store.read(messages.history, 1)
             assert [(row.text, row.standing) for row in rows] == [("said 0", "delivered"), ("said 1", "queued")]
-            await store.write(mailboxes.heard, 1, 1, 1, (card(1),))
+            await store.write(mailboxes.heard, 1, 1, 1, (Listed(card(1)),))
             (todo,) = await store.read(parcels.texts, 3)
             assert todo.message is not None
             assert todo.message.text == "said 1"
             assert await store.write(parcels.put, 1, drafts(todo)) == 1
 
     asyncio.run(run())
+
+
+def test_a_backup_with_a_token_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+
+    async def fill(token: bytes) -> bytes:
+        async with open_store(path) as store:
+            own = await store.write(mailboxes.add_own, 1, card(1))
+            await store.write(mailboxes.set_token, 1, own.id, token)
+            return (await store.read(mailboxes.own))[0].token
+
+    assert asyncio.run(fill(b"right")) == b"right"
+    restored.settle(path, 1)
+    asyncio.run(fill(b"\x1b[2J"))
+    with pytest.raises(NotAStore):
+        restored.settle(path, 1)
 
 
 def test_a_backup_with_a_card_that_is_none_is_refused(tmp_path: Path) -> None:
