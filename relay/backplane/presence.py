@@ -38,7 +38,7 @@ class RemotePresence:
         self._node = node
         # More than one while a client moves: what two nodes say comes in any order, and each is right about itself.
         self._where: dict[bytes, tuple[Peer, ...]] = {}
-        # Of nodes that are forgotten: what is not told yet. It is counted as gone already, for the node may speak again.
+        # With nodes that are forgotten, and not told yet. Gone they are already: the node may speak again at any time.
         self._leaving: set[bytes] = set()
         self._questions: dict[int, _Question] = {}
         self._asking: dict[bytes, int] = {}
@@ -167,7 +167,7 @@ class RemotePresence:
     # --- Nodes come and go -------------------------------------------------------------------------------------------
 
     def node_gone(self, peer: Peer) -> Iterator[None]:
-        """A node is gone, or begins anew: whoever was with it is offline until it is said otherwise, and told in slices."""
+        """A node is gone, or begins anew: who was with it is offline until it is said otherwise; told in slices."""
         for number, question in list(self._questions.items()):
             question.asked.discard(peer)
             self._complete(number, question)
