@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from relay.backplane import router
+from relay.backplane import router, shares
 from relay.backplane.lookup import ANSWER_WITHIN
 from tests.relay.cluster import Cluster
 from tests.relay.harness import identity
@@ -71,3 +71,12 @@ def test_a_client_who_sends_to_nobody_neither_holds_the_loop_nor_takes_the_place
     cluster.advance(3.0)
     assert watched.walks == 1
     assert alice.presence[told:] == [(True, bob.public.x_pub)]
+
+
+def test_a_flood_from_many_addresses_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "_UNTOLD", 8)
+    cluster = Cluster(2)
+    core, node = cluster.labs[0].core, cluster.nodes[0]
+    for number in range(100):
+        assert core.handshake_rate.allow(number.to_bytes(4, "big"), core.clock())
+    assert len(node.shares) == 8
