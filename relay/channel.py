@@ -153,7 +153,12 @@ class Lines:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message["answer"])
             else:
-                self._heard(message)
+                try:
+                    self._heard(message)
+                except Exception as error:  # noqa: BLE001 - the next question is to be heard all the same
+                    asyncio.get_running_loop().call_exception_handler(
+                        {"message": "an error while a message between processes was taken", "exception": error}
+                    )
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_result(None)

@@ -169,10 +169,10 @@ class NatsServer:
                 while process.returncode is None:
                     try:
                         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                        said = await reader.readline()
                     except OSError:
                         await asyncio.sleep(_ASK)
                         continue
-                    said = await reader.readline()
                     writer.close()
                     if said.startswith(b"INFO "):
                         return
@@ -211,7 +211,7 @@ class NatsServer:
                 await asyncio.sleep(backoff.next())
                 try:
                     await self._run()
-                except NatsServerError as error:
+                except (NatsServerError, OSError) as error:  # OSError: no more open files, for one
                     structlog.get_logger().error("nats_server_failed", reason=str(error))
                 else:
                     self.restarts += 1

@@ -92,6 +92,10 @@ def answer(node: "Backplane", subject: str, question: bytes, reply: str, how: tu
     except OpenError:
         node.count("not_sealed")
         return
+    if source == node.number:
+        # NATS does not bring us what we say ourselves. Whoever does could have us claim an id against ourselves.
+        node.count("unknown")
+        return
     standing, serial, age = how
     body = _ANSWER.pack(standing, serial, int(age * 1e6))
     data = seals.seal_call(ANSWER, body, seals.answer_prefix, source, question[:CALL_HEAD])

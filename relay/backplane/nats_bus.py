@@ -87,6 +87,15 @@ class _Client(Client):
         except Exception as error:  # noqa: BLE001 - it would end nats-py's reading for good, without a word
             self._loop.call_exception_handler({"message": "an error while a message was taken", "exception": error})
 
+    async def _attempt_reconnect(self) -> None:
+        # nats-py closes the old connection and waits for that. Closing waits until what lies unsent has left, and a
+        # server that is stopped or behind a broken line does not take it before TCP itself gives up, in a quarter of an
+        # hour: until then nobody would be told that the connection is lost, and no other server be tried.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        await super()._attempt_reconnect()
+
     def put(self, *parts: bytes) -> None:
         """Send a command with the next write, in the order of calls."""
         self._pending += parts
@@ -228,7 +237,8 @@ class NatsBus:
     async def _ended(self) -> None:
         """nats-py gave up: the server refused something for good, as it says. It may be another one tomorrow."""
         self._lost()
-        if not self._closing and (self._revival is None or self._revival.done()):
+        # Without a client there was no connection yet: whoever wanted one is told, and decides.
+        if self._client is not None and not self._closing and (self._revival is None or self._revival.done()):
             self._revival = asyncio.get_running_loop().create_task(self._revive())
 
     async def _revive(self) -> None:
@@ -237,7 +247,7 @@ class NatsBus:
             try:
                 async with asyncio.timeout(CONNECT_WITHIN):
                     await self._connect()
-            except (OSError, ValueError, KeyFileError, nats.errors.Error) as error:  # TimeoutError is an OSError
+            except Exception as error:  # noqa: BLE001 - whatever it is: who stops trying here stays alone for good
                 await self._failed(error)
             else:
                 self._found()

@@ -180,10 +180,11 @@ class Backplane:
         except OpenError:
             self.count("not_sealed")
             return
+        if number == self.number:
+            return
         if reply:
             self.bus.publish(reply, b"")
-        if number != self.number:
-            self.peer(number)
+        self.peer(number)
 
     def _received(self, data: bytes, _reply: str, subject: str) -> None:
         now = self.clock()

@@ -38,6 +38,8 @@ class RemotePresence:
         self._node = node
         # More than one while a client moves: what two nodes say comes in any order, and each is right about itself.
         self._where: dict[bytes, tuple[Peer, ...]] = {}
+        # With nodes that are forgotten, and not told yet. Gone they are already: the node may speak again at any time.
+        self._leaving: set[bytes] = set()
         self._questions: dict[int, _Question] = {}
         self._asking: dict[bytes, int] = {}
         self._number = 0
@@ -115,22 +117,28 @@ class RemotePresence:
         if peer in before or not core.presence.is_watched(x_pub):
             return
         self._where[x_pub] = (*before, peer)
+        moved = bool(before) or x_pub in self._leaving
+        self._leaving.discard(x_pub)
         if x_pub in self._asking:
             return  # whoever asked is told in a moment, and nobody else watches it
         # One that was elsewhere was replaced: its watchers are told both.
-        core.presence_changed(x_pub, Change.ONLINE | Change.OFFLINE if before else Change.ONLINE)
+        core.presence_changed(x_pub, Change.ONLINE | Change.OFFLINE if moved else Change.ONLINE)
 
     def _gone(self, peer: Peer, x_pub: bytes) -> None:
+        if self._forget(peer, x_pub) and x_pub not in self._asking:
+            self._node.core.presence_changed(x_pub, Change.OFFLINE)
+
+    def _forget(self, peer: Peer, x_pub: bytes) -> bool:
+        """Count a key as gone from a node; tell whether it is now nowhere else, and was there."""
         before = self._where.get(x_pub, ())
         if peer not in before:
-            return
+            return False
         left = tuple(other for other in before if other is not peer)
         if left:
             self._where[x_pub] = left
-            return
+            return False
         del self._where[x_pub]
-        if x_pub not in self._asking:
-            self._node.core.presence_changed(x_pub, Change.OFFLINE)
+        return True
 
     def went(self, peer: Peer, body: bytes) -> None:
         """Somebody left another node."""
@@ -159,13 +167,22 @@ class RemotePresence:
     # --- Nodes come and go -------------------------------------------------------------------------------------------
 
     def node_gone(self, peer: Peer) -> Iterator[None]:
-        """A node is gone, or begins anew: whoever was with it is offline until it is said otherwise; in slices."""
+        """A node is gone, or begins anew: who was with it is offline until it is said otherwise; told in slices."""
         for number, question in list(self._questions.items()):
             question.asked.discard(peer)
             self._complete(number, question)
-        gone = [x_pub for x_pub, where in self._where.items() if peer in where]
+        there = [x_pub for x_pub, where in self._where.items() if peer in where]
+        # All at once: what the node says from now on, should it begin anew, is not to be taken for what it said before.
+        gone = [x_pub for x_pub in there if self._forget(peer, x_pub)]
+        self._leaving.update(gone)
+        return self._tell_gone(gone)
+
+    def _tell_gone(self, gone: list[bytes]) -> Iterator[None]:
         for count, x_pub in enumerate(gone, 1):
-            self._gone(peer, x_pub)
+            if x_pub in self._leaving:
+                self._leaving.discard(x_pub)
+                if x_pub not in self._asking:
+                    self._node.core.presence_changed(x_pub, Change.OFFLINE)
             if count % 64 == 0:
                 yield
 
@@ -173,3 +190,4 @@ class RemotePresence:
         """Keep nothing of keys that nobody here watches any more."""
         for x_pub in x_pubs:
             self._where.pop(x_pub, None)
+            self._leaving.discard(x_pub)

@@ -11,8 +11,10 @@ waited. A parcel that comes back although nothing waits for it is too late for t
 """
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Outcome
 from relay.backplane.link import FRAME, Peer
@@ -35,6 +37,8 @@ WAITING_ALL: Final = 32 * 1024 * 1024
 """Bytes of parcels that may wait for all."""
 REMEMBERED: Final = 65_536
 """Pairs of a sender and a recipient whose frames were refused on the way."""
+REMEMBERED_EACH: Final = 1024
+"""Of these, those of one sender: as many keys as it may watch, unless an operator raised that."""
 AGAIN: Final = 0.05
 """Seconds until a node is asked again where an id was just changing hands."""
 PATIENCE: Final = 3.0
@@ -69,7 +73,8 @@ class Router:
         self._older: dict[bytes, Peer] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._asking = 0
-        self._refused: dict[tuple[bytes, bytes], None] = {}
+        self._refused: dict[bytes, set[bytes]] = {}
+        self._refusals = 0
         self.bytes = 0
         """Bytes of parcels that wait."""
         self.lookups = 0
@@ -245,20 +250,34 @@ class Router:
 
     def remember_refused(self, sender: bytes, target: bytes) -> None:
         """Frames were refused because of what lies between the nodes: their sender is told when that is over."""
-        if len(self._refused) < REMEMBERED:
-            self._refused[sender, target] = None
+        targets = self._refused.get(sender)
+        if targets is None:
+            if self._refusals >= REMEMBERED:
+                return
+            targets = self._refused[sender] = set()
+        # Who sends to ids at random must not take the others' room.
+        if target not in targets and len(targets) < REMEMBERED_EACH and self._refusals < REMEMBERED:
+            targets.add(target)
+            self._refusals += 1
 
     def recover(self) -> None:
         """Tell senders of refused frames that their recipients are online: only that makes them send again."""
         if not self._refused or not all(peer.flows for peer in self._node.peers if peer.alive):
             return
-        refused, self._refused = self._refused, {}
+        refused, self._refused, self._refusals = self._refused, {}, 0
+        self._node.core.turns.task(self._recover_steps(refused))
+
+    def _recover_steps(self, refused: dict[bytes, set[bytes]]) -> Iterator[None]:
         core = self._node.core
-        for sender, target in refused:
+        for sender, targets in refused.items():
             session = core.sessions.get(sender)
-            for x_pub in session.watching or () if session is not None else ():
-                if session is not None and x_pub.startswith(target) and core.online(x_pub):
+            if session is None or session.watching is None:
+                continue
+            # Once through what it watches, however many of its frames were refused.
+            for x_pub in session.watching:
+                if x_pub[:ID_SIZE] in targets and core.online(x_pub):
                     session.note_presence(x_pub, Change.ONLINE)
+            yield
 
     # --- What happens elsewhere --------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ A node that starts knows no nonce from before, as a relay that starts anew.
 Addresses, keys and nonces are digests under a key of the cluster, at the nodes and between them.
 """
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from keys.primitives import keyed_digest
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _HANDSHAKES: Final = 0
 _REPEATED: Final = 4096
 _KEY_DIGEST: Final = 16
+_UNTOLD: Final = 65_536
+"""Addresses with an amount that is not told yet; whose is the oldest is forgiven it, as by `Buckets`."""
 SHARE: Final = 0.25
 """The part of a burst, or of the connections of one address, that all nodes together may not know of."""
 
@@ -45,12 +48,15 @@ class Shares:
         self._memories: tuple[ReplayMemory, ...] = (core.handshakes_seen, core.commands_seen)
         self._places: dict[bytes, int] = {}
         self._repeated: dict[tuple[Peer, bytes], None] = {}
-        self._untold: dict[tuple[int, bytes], int] = {}
+        self._untold: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         for number, buckets in enumerate(self._rates):
             buckets.share(key, lambda digest, number=number: self._spent(number, digest))  # type: ignore[misc]
         for number, memory in enumerate(self._memories):
             memory.share(key, lambda entry, number=number: self._seen(number, entry))  # type: ignore[misc]
         core.door.tally.share(key, self._placed)
+
+    def __len__(self) -> int:
+        return len(self._untold)
 
     def close(self) -> None:
         """Tell nobody any more."""
@@ -65,11 +71,11 @@ class Shares:
 
     def expire(self) -> None:
         """Forget small amounts that were never told: their buckets are full again by now."""
-        self._untold = {
-            (number, digest): count
+        self._untold = OrderedDict(
+            ((number, digest), count)
             for (number, digest), count in self._untold.items()
             if self._rates[number].remembers(digest)
-        }
+        )
 
     # --- Said by us --------------------------------------------------------------------------------------------------
 
@@ -77,6 +83,8 @@ class Shares:
         count = self._untold.get((number, digest), 0) + 1
         if count < self._threshold(self._rates[number].burst):
             self._untold[number, digest] = count
+            if len(self._untold) > _UNTOLD:
+                self._untold.popitem(last=False)
             return
         self._untold.pop((number, digest), None)
         body = bytes((number,)) + SPENT.pack(digest, count)

@@ -147,6 +147,8 @@ async def pair(heard: list[Any]) -> tuple[Lines, Lines]:
 
     def hear(message: dict[str, Any]) -> None:
         heard.append(message)
+        if message.get("ask") == "impossible":
+            raise ValueError("it cannot be counted")
         if message.get("ask") == "count":
             theirs.tell(number=message["number"], answer=3)
 
@@ -172,6 +174,20 @@ async def test_questions_have_answers_or_none() -> None:
     await asyncio.gather(*listening)
     ours.tell(more=1)  # to nobody
     ours.close()
+
+
+@run_async
+async def test_an_error_in_one_answer_is_told_and_the_next_question_is_heard() -> None:
+    ours, theirs = await pair([])
+    listening = [asyncio.create_task(each.listen()) for each in (ours, theirs)]
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(str(context["exception"])))
+    assert await ours.ask("impossible", 0.01) is None
+    assert await ours.ask("count", 20) == 3
+    assert errors == ["it cannot be counted"]
+    ours.close()
+    theirs.close()
+    await asyncio.gather(*listening)
 
 
 # --- Figures together ------------------------------------------------------------------------------------------------

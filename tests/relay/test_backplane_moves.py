@@ -1,0 +1,44 @@
+"""Clients who move from one node to another while something is lost: what their watchers are told in the end."""
+
+from __future__ import annotations
+
+from tests.relay.cluster import Cluster
+from tests.relay.harness import identity
+from wire import commands as c
+
+
+def test_who_came_here_before_their_node_was_given_up_stays_online() -> None:
+    cluster = Cluster()
+    [alice], [carol], [bob] = cluster.connect(0, 1), cluster.connect(2, 3), cluster.connect(1, 2)
+    for watcher in (alice, carol):
+        watcher.say(c.Subscribe.of([bob.public.x_pub]))
+        cluster.run()
+        watcher.news()
+    cluster.buses[1].die()
+    cluster.advance(1.0)
+    cluster.connect(0, 2)
+    cluster.advance(7.0)
+    for watcher in (alice, carol):
+        assert watcher.presence[-1] == (True, bob.public.x_pub)
+
+
+def test_what_a_node_says_while_it_is_forgotten_counts() -> None:
+    cluster = Cluster(2)
+    [alice] = cluster.connect(0, 1)
+    keys = [identity(number).public.x_pub for number in range(100, 300)]
+    alice.say(c.Subscribe.of(keys))
+    cluster.run()
+    presence = cluster.nodes[0].presence
+    [peer] = cluster.nodes[0].peers
+    presence.answered(peer, bytes(4) + b"".join(keys))
+    cluster.run()
+    alice.news()
+    forgetting = presence.node_gone(peer)
+    next(forgetting)
+    presence.answered(peer, bytes(4) + b"".join(keys))
+    for _ in forgetting:
+        pass
+    cluster.advance(60.0)
+    assert all(presence.online(x_pub) for x_pub in keys)
+    last = dict(reversed(pair) for pair in alice.presence)  # type: ignore[misc]
+    assert last == dict.fromkeys(keys, True)
