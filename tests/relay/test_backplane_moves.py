@@ -40,5 +40,5 @@ def test_what_a_node_says_while_it_is_forgotten_counts() -> None:
         pass
     cluster.advance(60.0)
     assert all(presence.online(x_pub) for x_pub in keys)
-    last = dict(reversed(pair) for pair in alice.presence)  # type: ignore[misc]
+    last = {x_pub: online for online, x_pub in alice.presence}
     assert last == dict.fromkeys(keys, True)
