@@ -259,7 +259,12 @@ class NatsBus:
             asked, self._asked = self._asked, {}
             for answered, timer in asked.values():
                 timer.cancel()
-                answered(Outcome.LOST, b"")
+                try:
+                    answered(Outcome.LOST, b"")
+                except Exception as error:  # noqa: BLE001 - the others wait too, and the node for the word itself
+                    self._loop.call_exception_handler(
+                        {"message": "an error while a question was given up", "exception": error}
+                    )
             if not self._closing:
                 self.changed(False)
 

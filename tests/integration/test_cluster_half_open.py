@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.backplane import ClusterError, ClusterOptions, nats_bus
+from relay.backplane.bus import Outcome
 from relay.backplane.nats_bus import NatsBus
 from tests.support.clients import eventually, run_async
 
@@ -111,5 +112,36 @@ async def test_a_file_that_is_gone_for_a_while_does_not_end_the_trying(
     await eventually(lambda: failures.count("ClusterError") >= 2, "it tries again")
     bus._options = whole
     await eventually(lambda: changes == [False, True], "it is back")
+    await bus.close()
+    await server.close()
+
+
+@run_async
+async def test_all_questions_are_given_up_with_the_connection_whatever_one_of_them_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats_bus, "_PING_EVERY", 0.05)
+    monkeypatch.setattr(nats_bus, "_AGAIN", 0.01)
+    server = Mute()
+    bus = NatsBus(ClusterOptions((await server.start(),), SECRET))
+    changes: list[bool] = []
+    outcomes: list[Outcome] = []
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(str(context["exception"])))
+    await bus.connect()
+    bus.changed = changes.append
+
+    def fail(_outcome: Outcome, _data: bytes) -> bool:
+        raise ValueError("not this one")
+
+    def note(outcome: Outcome, _data: bytes) -> bool:
+        outcomes.append(outcome)
+        return False
+
+    bus.request("blindrelay.id.x", b"?", 60, fail)
+    bus.request("blindrelay.id.x", b"?", 60, note)
+    await eventually(lambda: changes == [False, True], "the connection is given up, and there is another")
+    assert outcomes == [Outcome.LOST]
+    assert errors == ["not this one"]
     await bus.close()
     await server.close()
