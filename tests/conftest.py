@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import structlog
 
 pytest_plugins = ["pytester", "tests.support.needs"]
 
@@ -16,6 +17,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "node_ws" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.needs("node", "npm"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    # What a program under test set up would outlive its test, and write to a standard error that is closed by then.
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

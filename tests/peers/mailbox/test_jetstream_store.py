@@ -56,6 +56,11 @@ def a_box(nats: Nats, path: Path, bounds: Limits | None = None, **changed: Any) 
     return box
 
 
+def secret_file(path: Path, text: str) -> None:
+    path.touch(0o600)
+    path.write_text(text)
+
+
 def item(number: int, to: Identity = BOB, expires: int = START + 3_600_000) -> NewItem:
     return NewItem(to.public.x_pub, ItemKind.DEPOSIT, expires, drop_digest(secret(number)), content(number))
 
@@ -114,7 +119,7 @@ async def test_a_server_that_lets_nobody_in(tmp_path: Path) -> None:
     try:
         with pytest.raises(StoreError, match="does it let this mailbox in"):
             await server.open("a", limits(), timeout=1.0)
-        (tmp_path / "password").write_text("a password of the test\n")
+        secret_file(tmp_path / "password", "a password of the test\n")
         store = await server.open("a", limits(), user="box", password_file=tmp_path / "password")
         assert (await store.totals()).items == 0
         await store.close()
@@ -526,7 +531,7 @@ async def test_an_answer_that_is_lost_is_no_second_item(nats: Nats, tmp_path: Pa
 @run_async
 async def test_a_server_without_jetstream_for_us(tmp_path: Path) -> None:
     server = Nats(tmp_path / "nats", more='accounts { A { users: [{ user: "a", password: "b" }] } }')
-    (tmp_path / "password").write_text("b")
+    secret_file(tmp_path / "password", "b")
     try:
         with pytest.raises(StoreError, match="JetStream"):
             await server.open("a", limits(), user="a", password_file=tmp_path / "password")
@@ -678,7 +683,7 @@ async def test_the_configuration_that_we_ship(tmp_path: Path, monkeypatch: pytes
     shipped = (ROOT / "deploy" / "nats" / "mailbox.conf").read_text()
     ours = re.sub(r"^(listen|http): .*$", "", shipped, flags=re.MULTILINE)
     ours = ours.replace("store_dir: /var/lib/nats", f'store_dir: "{tmp_path / "nats" / "store"}"')
-    (tmp_path / "password").write_text("apasswordofthetest\n")
+    secret_file(tmp_path / "password", "apasswordofthetest\n")
     server = Nats(tmp_path / "nats", config=ours)
     try:
         usual = JetStreamSettings(user="mailbox", password_file=tmp_path / "password")
