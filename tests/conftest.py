@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,13 @@ import structlog
 pytest_plugins = ["pytester", "tests.support.needs"]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what it puts in the background with SIGINT ignored. What the tests start would
+    # inherit that, and heed no SIGINT of theirs.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
