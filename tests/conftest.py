@@ -4,6 +4,7 @@ import fcntl
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -11,6 +12,7 @@ import structlog
 pytest_plugins = ["pytester", "tests.support.needs"]
 
 ROOT = Path(__file__).resolve().parent.parent
+_HANDLERS: dict[signal.Signals, Any] = {}
 
 
 def pytest_configure() -> None:
@@ -18,6 +20,7 @@ def pytest_configure() -> None:
     # inherit that, and heed no SIGINT of theirs.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _HANDLERS.update({number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)})
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,8 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    # What a program under test set up would outlive its test, and write to a standard error that is closed by then.
+    # What a program under test set up would outlive its test: logging would write to a standard error that is closed by
+    # then, and signals that it ignored at its end would be ignored by all that later tests start.
     structlog.reset_defaults()
+    for number, handler in _HANDLERS.items():
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
