@@ -98,7 +98,11 @@ class OneAnswer:
         connection, _ = self._listening.accept()
         with connection:
             connection.settimeout(10)
-            while b"\r\n\r\n" not in self.read and (data := connection.recv(4096)):
+            # Not the first empty line: the signature of a PROXY header has one too, and may come by itself.
+            while not (b"HTTP/1.1" in self.read and self.read.endswith(b"\r\n\r\n")):
+                data = connection.recv(4096)
+                if not data:
+                    break
                 self.read += data
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
