@@ -169,10 +169,10 @@ class Peer:
             self._owner.records_out += len(waiting)
             self._sent += waiting
             self._sent_bytes += self._waiting_bytes
-            data = b"".join([record for record, _ in waiting])
+            records = [record for record, _ in waiting]
             waiting.clear()
             self._waiting_bytes = 0
-            self._message(data, now)
+            self._message(records, now)
             return
         while waiting and self._sent_bytes < WINDOW:
             records = []
@@ -186,18 +186,21 @@ class Peer:
                 size += len(entry[0])
                 records.append(entry[0])
             self._owner.records_out += len(records)
-            data = records[0] if len(records) == 1 else b"".join(records)
-            for start in range(0, size, chunk):
-                self._message(data[start : start + chunk] if size > chunk else data, now)
+            if size <= chunk:
+                self._message(records, now)
+            else:
+                data = b"".join(records)
+                for start in range(0, size, chunk):
+                    self._message([data[start : start + chunk]], now)
             sent = True
         if not sent and self._told != self._acknowledgeable():
-            self._message(b"", now)
+            self._message([], now)
 
     def _acknowledgeable(self) -> int:
         # Who does not take what its frames cause (refusals, bounces) is to send no more of them.
         return self._have if self._waiting_bytes <= self.bound else self._told
 
-    def _message(self, chunk: bytes, now: float) -> None:
+    def _message(self, records: list[bytes], now: float) -> None:
         keys = self._keys
         if keys is None:
             raise AssertionError("nothing is sent without a link")
@@ -207,16 +210,17 @@ class Peer:
         if self._sequence_out == 1:
             head += self._start.to_bytes(_ACK, "big")
         owner = self._owner
-        data = owner.seals.seal_data(keys, self._sequence_out, head + chunk, self.number, self.subject)
+        plain = b"".join((head, *records))
+        data = owner.seals.seal_data(keys, self._sequence_out, plain, self.number, self.subject)
         # What cannot leave now shows as a gap later, and comes again with the next link.
-        if owner.send(self.subject, data):
+        if owner.send(self.subject, *data):
             self._said = now
 
     def beat(self, now: float) -> None:
         """Do what is due: give a sign of life, or try again to get a link."""
         if self.up:
             if now - self._said >= PING_AFTER:
-                self._message(b"", now)
+                self._message([], now)
         elif now - self._hello_at >= HELLO_AGAIN:
             self.hello(now)
 
@@ -373,7 +377,7 @@ class Peer:
             self, fresh=fresh or first, empty=bool(flags & _EMPTY), silent=float("inf") if first else silent
         )
         # The first message tells where our stream goes on.
-        self._message(b"", now)
+        self._message([], now)
         self.flush(now)
 
     def _establish(self, keys: LinkKeys, now: float) -> None:

@@ -268,13 +268,13 @@ class Backplane:
 
     # --- What links ask for (relay.backplane.link.Owner) -------------------------------------------------------------
 
-    def send(self, subject: str, data: bytes) -> bool:
-        """Publish; False if nothing can leave now."""
+    def send(self, subject: str, *parts: bytes) -> bool:
+        """Publish a message, the parts one after another; False if nothing can leave now."""
         if not self.bus.connected:
             return False
         self.messages_out += 1
-        self.bytes_out += len(data)
-        self.bus.publish(subject, data)
+        self.bytes_out += sum(map(len, parts))
+        self.bus.publish(subject, *parts)
         return True
 
     def dirty(self, peer: Peer) -> None:

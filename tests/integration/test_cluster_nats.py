@@ -354,8 +354,8 @@ def test_nobody_can_choose_where_an_answer_goes() -> None:
         client = nats_bus._Client(lambda *_: None, "blindrelay.answer.us.", "blindrelay.answer.")
         received: Callable[[bytes, str, str], None] = lambda *what: heard.append(what)  # noqa: E731
         client.add(1, nats_bus._Subscription("blindrelay.id.x", received))
-        await client._process_msg(1, b"blindrelay.id.x", b"blindrelay.answer.them.1", b"1", None)
-        await client._process_msg(1, b"blindrelay.id.x", b"blindrelay.node.0011", b"2", None)
+        client.take(1, b"blindrelay.id.x", b"blindrelay.answer.them.1", b"1", None)
+        client.take(1, b"blindrelay.id.x", b"blindrelay.node.0011", b"2", None)
 
     asyncio.run(run())
     assert heard == [

@@ -39,7 +39,7 @@ def test_both_ends_have_the_keys_of_a_link() -> None:
     ours, theirs = seals(A), seals(B)
     here, there = ours.link(X, B, Y), theirs.link(Y, A, X)
     assert here.id == there.id
-    data = ours.seal_data(here, 1, b"hello", B, theirs.own_subject)
+    data = b"".join(ours.seal_data(here, 1, b"hello", B, theirs.own_subject))
     assert theirs.open_data(there, data) == b"hello"
     assert "x" * 16 not in repr(here)
 
@@ -47,7 +47,7 @@ def test_both_ends_have_the_keys_of_a_link() -> None:
 @pytest.mark.parametrize("at", [0, 5, 10, 20, 30, -1])
 def test_data_that_was_changed_does_not_open(at: int) -> None:
     ours, theirs = seals(A), seals(B)
-    data = bytearray(ours.seal_data(ours.link(X, B, Y), 7, b"hello", B, theirs.own_subject))
+    data = bytearray(b"".join(ours.seal_data(ours.link(X, B, Y), 7, b"hello", B, theirs.own_subject)))
     data[at] ^= 1
     with pytest.raises(OpenError):
         theirs.open_data(theirs.link(Y, A, X), bytes(data))
@@ -56,7 +56,7 @@ def test_data_that_was_changed_does_not_open(at: int) -> None:
 def test_data_is_bound_to_its_destination_direction_and_link() -> None:
     ours, theirs, other = seals(A), seals(B), seals(C)
     keys = ours.link(X, B, Y)
-    data = ours.seal_data(keys, 1, b"hello", B, theirs.own_subject)
+    data = b"".join(ours.seal_data(keys, 1, b"hello", B, theirs.own_subject))
     for reader, link in (
         (other, other.link(Y, A, X)),
         (theirs, theirs.link(X, A, Y)),
