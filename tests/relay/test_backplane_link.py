@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keys.errors import OpenError
-from relay.backplane.link import GONE_AFTER, WINDOW
+from relay.backplane.link import GONE_AFTER
 from relay.backplane.node import MOST_NEWS, REFUSED
 from relay.backplane.options import ClusterOptions
+from relay.backplane.outgoing import WINDOW
 from relay.backplane.records import Kind, parse_parcel
 from relay.backplane.seals import ANSWER, ASK, DATA, HELLO, Seals
 from relay.metrics import Exposition
