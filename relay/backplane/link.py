@@ -30,7 +30,7 @@ from wire.limits import MAX_FRAME
 
 CHUNK: Final = 256 * 1024
 """Bytes of records in one message, where NATS takes that much."""
-ACK_AT: Final = 128 * 1024
+ACK_AT: Final = 512 * 1024
 """Bytes received after which they are acknowledged at once; less is told with the next message, or at the next beat."""
 GONE_AFTER: Final = 5.0
 """Seconds after which a node that was not heard is gone."""

@@ -15,7 +15,7 @@ FRAME: Final = 1
 """The kind of record that most are: a client's packet, as a parcel (`records`)."""
 FRAME_HEAD: Final = Struct(">BIB8s8s")
 """What stands before the packet: kind, size of the rest, tries, recipient, sender."""
-WINDOW: Final = 1024 * 1024
+WINDOW: Final = 2 * 1024 * 1024
 """Bytes that may be on their way to one node; the last record may go beyond."""
 _PARCEL: Final = FRAME_HEAD.size - RECORD.size
 _ENTRY: Final = 96

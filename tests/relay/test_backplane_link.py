@@ -15,6 +15,7 @@ from relay.backplane.options import ClusterOptions
 from relay.backplane.outgoing import WINDOW
 from relay.backplane.records import Kind, parse_parcel
 from relay.backplane.seals import ANSWER, ASK, DATA, HELLO, Seals
+from relay.limits import Limits
 from relay.metrics import Exposition
 from tests.relay.cluster import OPTIONS, SECRET, Cluster
 from tests.wire.pair import Counted
@@ -228,25 +229,25 @@ def test_what_is_on_its_way_is_bounded() -> None:
     alice.send(bob)
     cluster.advance(0.1)
     cluster.buses[1].pause()
-    alice.send_many(bob, 300, 8192)
+    alice.send_many(bob, 400, 8192)
     cluster.run()
     [peer] = cluster.nodes[0].peers
     assert peer._sent_bytes <= WINDOW + 8192 * 2
-    assert peer.waiting > 2_000_000
+    assert peer.waiting > 3_000_000
     cluster.buses[1].read_on()
     cluster.advance(1.0)
-    assert len(bob.delivered) == 301
+    assert len(bob.delivered) == 401
 
 
 def test_a_node_that_cannot_keep_up_is_given_up_and_begins_anew() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, Limits(queue_total=32 << 20))
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
     alice.say(c.Subscribe.of([bob.public.x_pub]))
     cluster.run()
     node = cluster.nodes[0]
     [peer] = node.peers
     cluster.buses[1].pause()
-    for _ in range(MOST_NEWS // 30_000 + 200):
+    for _ in range((peer.bound + MOST_NEWS) // 32_000 + 1):
         peer.put(Kind.WHO, bytes(4) + bytes(32) * 1000)
     cluster.advance(0.5)
     assert not peer.alive
