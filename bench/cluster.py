@@ -45,13 +45,16 @@ _FREE: Final = {"frames-per-second": 0, "bytes-per-second": 0}
 
 @contextmanager
 def nats_server() -> Iterator[tuple[str, int]]:
-    """Run a NATS server on loopback; gives its URL and process."""
+    """Run a NATS server on loopback, on one core, as the private one of `--workers`; gives its URL and process."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     program = Path(sys.executable).with_name("nats-server")
     process = subprocess.Popen(
-        [str(program), "-a", "127.0.0.1", "-p", str(port)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [str(program), "-a", "127.0.0.1", "-p", str(port)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "GOMAXPROCS": "1"},
     )
     try:
         deadline = time.monotonic() + 20

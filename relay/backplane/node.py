@@ -32,6 +32,9 @@ ACK_WITHIN: Final = 0.02
 MARGIN: Final = 10.0
 """Seconds by which a session may be older than a silence between two nodes, and yet be unknown to the other."""
 MOST_NODES: Final = 512
+BACKLOG: Final = 8
+"""The part of `queue_total` that may wait for one node, as the denominator. It is more than what may wait for one
+recipient, for it is for all who are at that node, and what is under way to them counts until it is acknowledged."""
 MOST_NEWS: Final = 16 * 1024 * 1024
 """Bytes of the nodes' own records that may wait for one, beyond what frames may. Who comes and goes is told to all, and
 each has to take it: one that lives and cannot keep up is given up, and begins anew with what is true then. What it has
@@ -157,7 +160,8 @@ class Backplane:
         """Return another node, who may be new to us."""
         found = self._peers.get(number)
         if found is None:
-            found = Peer(self, number, self.clock(), self.core.limits.queue_size)
+            limits = self.core.limits
+            found = Peer(self, number, self.clock(), max(limits.queue_size, limits.queue_total // BACKLOG))
             if len(self._peers) < MOST_NODES:
                 self._peers[number] = found
                 found.hello(self.clock())
@@ -268,13 +272,13 @@ class Backplane:
 
     # --- What links ask for (relay.backplane.link.Owner) -------------------------------------------------------------
 
-    def send(self, subject: str, data: bytes) -> bool:
-        """Publish; False if nothing can leave now."""
+    def send(self, subject: str, *parts: bytes) -> bool:
+        """Publish a message, the parts one after another; False if nothing can leave now."""
         if not self.bus.connected:
             return False
         self.messages_out += 1
-        self.bytes_out += len(data)
-        self.bus.publish(subject, data)
+        self.bytes_out += sum(map(len, parts))
+        self.bus.publish(subject, *parts)
         return True
 
     def dirty(self, peer: Peer) -> None:

@@ -22,8 +22,8 @@ class Owner(Protocol):
     records_out: int
     records_in: int
 
-    def send(self, subject: str, data: bytes) -> bool:
-        """Publish; False if nothing can leave now."""
+    def send(self, subject: str, *parts: bytes) -> bool:
+        """Publish a message, the parts one after another; False if nothing can leave now."""
 
     def dirty(self, peer: "Peer") -> None:
         """Let a link be flushed at the end of the turn."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from keys.identity import ID_SIZE
 from keys.primitives import KEY_SIZE, NONCE_SIZE
-from relay.backplane.link import FRAME, RECORD
+from relay.backplane.outgoing import FRAME, RECORD
 
 PARCEL: Final = Struct(f">B{ID_SIZE}s{ID_SIZE}s")
 

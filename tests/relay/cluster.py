@@ -81,8 +81,8 @@ class MemoryBus:
     def connected(self) -> bool:
         return self.up
 
-    def publish(self, subject: str, data: bytes) -> None:
-        self._send(subject, data, "")
+    def publish(self, subject: str, *parts: bytes) -> None:
+        self._send(subject, b"".join(parts), "")
 
     def _send(self, subject: str, data: bytes, reply: str) -> int:
         medium = self.medium
