@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from relay.backplane.bus import Outcome
+from relay.backplane.node import spoken
 from relay.backplane.options import ClusterError
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ async def find_others(node: "Backplane") -> None:
     """Begin; return when there are links to the nodes that answer, or nobody does.
 
     Raises:
-        ClusterError: NATS takes too little, or another relay has the secret of this cluster.
+        ClusterError: NATS takes too little, or a relay with other keys, or of a version that does not fit, has the
+            secret of this cluster.
     """
     bus = node.bus
     if bus.max_payload < LEAST_PAYLOAD:
@@ -50,13 +52,21 @@ async def find_others(node: "Backplane") -> None:
             "a relay with other keys, or with another notifier, uses the same cluster secret and subjects: give all "
             "relays of one cluster the same key file, or this one another secret or prefix"
         )
+    if node.met_misfit is not None:
+        # Both would have the ids of the other's clients for free: better that the newcomer has none.
+        await node.close()
+        raise ClusterError(
+            "a relay of this cluster is of another version, and the two cannot work together (between relays it speaks "
+            f"version {spoken(node.met_misfit)}, this one {spoken(node.versions)}): stop all relays of the cluster, "
+            "and start them with one version"
+        )
     structlog.get_logger().info("cluster_joined", node=node.label, nodes=len(node.peers) + 1)
 
 
 async def _linked_to_all(node: "Backplane", changed: asyncio.Event) -> None:
     until = node.clock() + _JOIN
     # The nodes answer within milliseconds; when none has for a while all are there.
-    while node.clock() < until and not node.met_stranger:
+    while node.clock() < until and not node.met_stranger and node.met_misfit is None:
         changed.clear()
         try:
             await asyncio.wait_for(changed.wait(), _QUIET)

@@ -9,7 +9,7 @@ import structlog
 from keys.errors import OpenError
 from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
-from relay.backplane.link import CHUNK, GONE_AFTER, Peer
+from relay.backplane.link import CHUNK, GONE_AFTER, VERSIONS, Peer
 from relay.backplane.options import ClusterOptions
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
@@ -40,7 +40,17 @@ _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
 
-REFUSED: Final = ("old_link", "old_sequence", "gap", "not_sealed", "malformed", "unknown", "other_relay", "too_many")
+REFUSED: Final = (
+    "old_link",
+    "old_sequence",
+    "gap",
+    "not_sealed",
+    "malformed",
+    "unknown",
+    "other_relay",
+    "other_version",
+    "too_many",
+)
 """Why a message between nodes was not taken; also metric labels."""
 
 
@@ -64,6 +74,7 @@ class Backplane:
         public = core.identity.public
         # Clients pin the relay's keys: a node with others is of another relay, whatever it knows.
         self.digest = self.seals.relay_digest(public.x_pub + public.ed_pub + (core.notifier_id or b""))
+        self.versions = VERSIONS
         self.chunk = CHUNK
         self.refused = dict.fromkeys(REFUSED, 0)
         self.records_out = self.records_in = 0
@@ -82,6 +93,8 @@ class Backplane:
         self._beat_at = self._announced = self._expired = self.clock()
         self._closed = False
         self.met_stranger = False
+        self.met_misfit: tuple[int, int] | None = None
+        """What a node speaks that cannot be spoken with."""
         self.linked: Callable[[], None] = _nothing
         """Called at each link that is made."""
         self.claims: Claims = Claims(self)
@@ -344,6 +357,21 @@ class Backplane:
             self.linked()
         peer.gone()
 
+    def misfit(self, peer: Peer, newest: int, oldest: int) -> None:
+        """A node of another version has our secret: an upgrade that cannot be done node by node."""
+        self.count("other_version")
+        if self.met_misfit is None:
+            self.met_misfit = (newest, oldest)
+            structlog.get_logger().error(
+                "cluster_other_version",
+                node=self.label,
+                speaks=spoken(self.versions),
+                other=spoken(self.met_misfit),
+                advice="stop all relays of the cluster, and start them with one version",
+            )
+            self.linked()
+        peer.gone()
+
     def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
         """Take clients' frames."""
         return self.parcels.frames(peer, data, position)
@@ -427,6 +455,12 @@ class Backplane:
             self.core.ready.degraded("cluster", "NATS is not reachable: clients of this relay reach each other alone")
             log.warning("cluster_unreachable", node=self.label)
             self.router.bus_lost()
+
+
+def spoken(versions: tuple[int, int]) -> str:
+    """Return the newest and the oldest version that a node speaks as a text for people."""
+    newest, oldest = versions
+    return str(newest) if newest == oldest else f"{oldest} to {newest}"
 
 
 def _nothing() -> None:
