@@ -50,7 +50,7 @@ async def find_others(node: "Backplane") -> None:
         await node.close()
         raise ClusterError(
             "a relay with other keys, or with another notifier, uses the same cluster secret and subjects: give all "
-            "relays of one cluster the same key file, or this one another secret or prefix"
+            "relays of one cluster the same key file, and another relay a secret of its own"
         )
     if node.met_misfit is not None:
         # Both would have the ids of the other's clients for free: better that the newcomer has none.

@@ -25,6 +25,7 @@ from keys.errors import KeyFileError
 from keys.nats_credentials import read_credentials
 from relay.backplane.bus import Answered, Outcome, Received
 from relay.backplane.options import ClusterError, ClusterOptions
+from relay.backplane.permissions import forbidden
 
 CONNECT_WITHIN: Final = 15.0
 """Seconds until a relay that starts gives up: a NATS cluster of the same machine may be starting too."""
@@ -156,6 +157,8 @@ class NatsBus:
         self._closing = False
         self._revival: asyncio.Task[None] | None = None
         self._error = self._said = ""
+        self.forbidden: set[str] = set()
+        """What NATS said that it does not let us do."""
 
     # --- Connecting --------------------------------------------------------------------------------------------------
 
@@ -224,6 +227,16 @@ class NatsBus:
 
     async def _failed(self, error: Exception) -> None:
         self._error = self._text(error)
+        forbids = forbidden(self._error, self._options.prefix)
+        if forbids is not None:
+            if forbids not in self.forbidden:
+                self.forbidden.add(forbids)
+                structlog.get_logger().error(
+                    "nats_forbids",
+                    what=forbids,
+                    advice=f"let the user of this relay publish and subscribe to {self._options.prefix}.> in NATS",
+                )
+            return
         if isinstance(error, nats.errors.Error):
             # A server that refuses us hangs up, which may be noticed again, and would not tell why.
             self._said = self._error

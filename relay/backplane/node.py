@@ -92,6 +92,7 @@ class Backplane:
         self._beat_timer: asyncio.TimerHandle | None = None
         self._beat_at = self._announced = self._expired = self.clock()
         self._closed = False
+        self._unsealed = False
         self.met_stranger = False
         self.met_misfit: tuple[int, int] | None = None
         """What a node speaks that cannot be spoken with."""
@@ -192,12 +193,24 @@ class Backplane:
             number, _ = self.seals.open_call(data, subject)
         except OpenError:
             self.count("not_sealed")
+            self._met_unsealed()
             return
         if number == self.number:
             return
         if reply:
             self.bus.publish(reply, b"")
         self.peer(number)
+
+    def _met_unsealed(self) -> None:
+        # No error: two relays that have nothing to do with each other may use one NATS. Whoever meant them to be one
+        # finds both healthy and each alone, and nothing else to tell why.
+        if not self._unsealed:
+            self._unsealed = True
+            structlog.get_logger().warning(
+                "cluster_other_secret",
+                node=self.label,
+                advice="somebody uses these subjects with another cluster secret; relays of one cluster have the same",
+            )
 
     def _received(self, data: bytes, _reply: str, subject: str) -> None:
         now = self.clock()
