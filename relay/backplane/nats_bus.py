@@ -97,15 +97,13 @@ class _Client(Client):
             writer.transport.abort()
         await super()._attempt_reconnect()
 
-    async def _process_connect_init(self) -> None:
-        try:
-            await super()._process_connect_init()
-        finally:
-            # nats-py does not tell its stream of the TLS below it. asyncio would complain of that, in a line of its own
-            # in the midst of our log, whenever a server hangs up.
-            writer = getattr(self._transport, "_io_writer", None)
-            if writer is not None and writer.get_extra_info("ssl_object") is not None:
-                writer._protocol._over_ssl = True
+    def _connect_command(self) -> bytes:
+        # The first thing that is done over TLS. nats-py does not tell its stream of it, for which asyncio would complain
+        # in a line of its own, in the midst of our log, whenever a server hangs up.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            writer._protocol._over_ssl = True
+        return super()._connect_command()
 
     def put(self, *parts: bytes) -> None:
         """Send a command with the next write, in the order of calls."""
