@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -68,6 +69,9 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # It may go on for a moment, and answer what it should not.
+            os.waitpid(self._process.pid, os.WUNTRACED)
 
     def stop(self) -> None:
         if self._process is not None:
