@@ -7,7 +7,7 @@
 - `router`: where an id is, and frames that wait until that is known.
 - `parcels`: what happens to them where they arrive, and to those that do not.
 - `claims`: one session per id. `presence`: who is online. `shares`: limits and replay memory.
-- `node`: this relay as one of many, which puts these together; `joining`: how it becomes one.
+- `node`: this relay as one of many, which puts these together; `joining`: how it becomes one; `outsiders`: who cannot.
 - `bus`, `nats_bus`: what lies below; `permissions`: whether it lets us. `lookup`: questions that go over it.
 """
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from relay.backplane.bus import Outcome
-from relay.backplane.node import spoken
 from relay.backplane.options import ClusterError
 
 if TYPE_CHECKING:
@@ -46,27 +45,17 @@ async def find_others(node: "Backplane") -> None:
     if not await alone:
         await _linked_to_all(node, changed)
     node.linked = _nothing
-    if node.met_stranger:
+    if node.outsiders.refusal is not None:
+        # The running ones serve clients, who would be in two clusters at once: better that the newcomer has none.
         await node.close()
-        raise ClusterError(
-            "a relay with other keys, or with another notifier, uses the same cluster secret and subjects: give all "
-            "relays of one cluster the same key file, and another relay a secret of its own"
-        )
-    if node.met_misfit is not None:
-        # Both would have the ids of the other's clients for free: better that the newcomer has none.
-        await node.close()
-        raise ClusterError(
-            "a relay of this cluster is of another version, and the two cannot work together (between relays it speaks "
-            f"version {spoken(node.met_misfit)}, this one {spoken(node.versions)}): stop all relays of the cluster, "
-            "and start them with one version"
-        )
+        raise ClusterError(node.outsiders.refusal)
     structlog.get_logger().info("cluster_joined", node=node.label, nodes=len(node.peers) + 1)
 
 
 async def _linked_to_all(node: "Backplane", changed: asyncio.Event) -> None:
     until = node.clock() + _JOIN
     # The nodes answer within milliseconds; when none has for a while all are there.
-    while node.clock() < until and not node.met_stranger and node.met_misfit is None:
+    while node.clock() < until and node.outsiders.refusal is None:
         changed.clear()
         try:
             await asyncio.wait_for(changed.wait(), _QUIET)

@@ -11,6 +11,7 @@ from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
 from relay.backplane.link import CHUNK, GONE_AFTER, VERSIONS, Peer
 from relay.backplane.options import ClusterOptions
+from relay.backplane.outsiders import Outsiders
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
 from relay.backplane.records import Kind
@@ -92,10 +93,7 @@ class Backplane:
         self._beat_timer: asyncio.TimerHandle | None = None
         self._beat_at = self._announced = self._expired = self.clock()
         self._closed = False
-        self._unsealed = False
-        self.met_stranger = False
-        self.met_misfit: tuple[int, int] | None = None
-        """What a node speaks that cannot be spoken with."""
+        self.outsiders = Outsiders(self)
         self.linked: Callable[[], None] = _nothing
         """Called at each link that is made."""
         self.claims: Claims = Claims(self)
@@ -193,24 +191,13 @@ class Backplane:
             number, _ = self.seals.open_call(data, subject)
         except OpenError:
             self.count("not_sealed")
-            self._met_unsealed()
+            self.outsiders.unsealed()
             return
         if number == self.number:
             return
         if reply:
             self.bus.publish(reply, b"")
         self.peer(number)
-
-    def _met_unsealed(self) -> None:
-        # No error: two relays that have nothing to do with each other may use one NATS. Whoever meant them to be one
-        # finds both healthy and each alone, and nothing else to tell why.
-        if not self._unsealed:
-            self._unsealed = True
-            structlog.get_logger().warning(
-                "cluster_other_secret",
-                node=self.label,
-                advice="somebody uses these subjects with another cluster secret; relays of one cluster have the same",
-            )
 
     def _received(self, data: bytes, _reply: str, subject: str) -> None:
         now = self.clock()
@@ -358,32 +345,12 @@ class Backplane:
         self.refused[refused] += 1
 
     def stranger(self, peer: Peer) -> None:
-        """A node of another relay has our secret: an operator's mistake, and clients would not trust it."""
-        self.count("other_relay")
-        if not self.met_stranger:
-            self.met_stranger = True
-            structlog.get_logger().error(
-                "cluster_other_relay",
-                node=self.label,
-                advice="all relays of one cluster have the same key file; another relay needs another cluster secret",
-            )
-            self.linked()
-        peer.gone()
+        """A node of another relay has our secret."""
+        self.outsiders.stranger(peer)
 
     def misfit(self, peer: Peer, newest: int, oldest: int) -> None:
-        """A node of another version has our secret: an upgrade that cannot be done node by node."""
-        self.count("other_version")
-        if self.met_misfit is None:
-            self.met_misfit = (newest, oldest)
-            structlog.get_logger().error(
-                "cluster_other_version",
-                node=self.label,
-                speaks=spoken(self.versions),
-                other=spoken(self.met_misfit),
-                advice="stop all relays of the cluster, and start them with one version",
-            )
-            self.linked()
-        peer.gone()
+        """A node of another version has our secret."""
+        self.outsiders.misfit(peer, newest, oldest)
 
     def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
         """Take clients' frames."""
@@ -468,12 +435,6 @@ class Backplane:
             self.core.ready.degraded("cluster", "NATS is not reachable: clients of this relay reach each other alone")
             log.warning("cluster_unreachable", node=self.label)
             self.router.bus_lost()
-
-
-def spoken(versions: tuple[int, int]) -> str:
-    """Return the newest and the oldest version that a node speaks as a text for people."""
-    newest, oldest = versions
-    return str(newest) if newest == oldest else f"{oldest} to {newest}"
 
 
 def _nothing() -> None:

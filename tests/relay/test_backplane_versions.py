@@ -9,8 +9,9 @@ import pytest
 import structlog
 
 from relay.backplane.joining import find_others
-from relay.backplane.node import Backplane, spoken
+from relay.backplane.node import Backplane
 from relay.backplane.options import ClusterError
+from relay.backplane.outsiders import spoken
 from relay.backplane.seals import HELLO
 from tests.relay.cluster import OPTIONS, Cluster, Medium, MemoryBus
 from tests.relay.harness import Lab
@@ -134,8 +135,8 @@ def test_versions_that_do_not_fit_stay_apart_and_say_so_once(one: tuple[int, int
     said = errors(logs)
     assert [entry["event"] for entry in said] == ["cluster_other_version"] * 2
     assert {(entry["speaks"], entry["other"]) for entry in said} == {
-        (spoken(one), spoken(other)),
-        (spoken(other), spoken(one)),
+        (spoken(*one), spoken(*other)),
+        (spoken(*other), spoken(*one)),
     }
     assert all("stop all relays" in entry["advice"] for entry in said)
     # And when that node is replaced by one that fits, they are one again.
@@ -175,5 +176,5 @@ def test_a_newcomer_that_does_not_fit_does_not_start() -> None:
 
 
 def test_what_is_spoken_is_told() -> None:
-    assert spoken((1, 1)) == "1"
-    assert spoken((4, 2)) == "2 to 4"
+    assert spoken(1, 1) == "1"
+    assert spoken(4, 2) == "2 to 4"

@@ -1,4 +1,4 @@
-"""NATS servers of several regions, and between these wires that can be cut."""
+"""NATS servers of several regions, and between them lines that can be cut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _START: Final = 30.0
 
 
-class Wires:
+class Lines:
     """Forwarders to ports of this machine, on an event loop of their own: they outlive the test that cuts them."""
 
     def __init__(self, *targets: int) -> None:
@@ -33,7 +33,7 @@ class Wires:
         self._thread.start()
         public = Identity.generate().public
         self._stack = AsyncExitStack()
-        self._wires = [
+        self._lines = [
             asyncio.run_coroutine_threadsafe(
                 self._stack.enter_async_context(CuttingProxy(target, public)), self._loop
             ).result(_START)
@@ -42,7 +42,7 @@ class Wires:
 
     @property
     def ports(self) -> list[int]:
-        return [wire.port for wire in self._wires]
+        return [line.port for line in self._lines]
 
     def cut(self) -> None:
         """Reset all connections, and each that is tried, until they are mended."""
@@ -53,8 +53,8 @@ class Wires:
 
     def _each(self, what: Callable[[CuttingProxy], None]) -> None:
         async def do() -> None:
-            for wire in self._wires:
-                what(wire)
+            for line in self._lines:
+                what(line)
 
         asyncio.run_coroutine_threadsafe(do(), self._loop).result(_START)
 
@@ -86,7 +86,7 @@ class Regions(Nats):
         self.ports, self._routes, self._between, self._monitors = (
             ports[start : start + count] for start in range(0, 4 * count, count)
         )
-        self.wires = Wires(*self._between)
+        self.lines = Lines(*self._between)
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * count
         try:
             for index in range(count):
@@ -112,8 +112,8 @@ class Regions(Nats):
         environment = {
             **os.environ,
             "NATS_NAME": f"nats{index}.{self.NAMES[index]}",
-            # Others are told of this address, and shall come through the wire.
-            "NATS_GATEWAY": f"127.0.0.1:{self.wires.ports[index]}",
+            # Others are told of this address, and shall come by that line.
+            "NATS_GATEWAY": f"127.0.0.1:{self.lines.ports[index]}",
         }
         self.run(index, [str(PROGRAM), "-c", str(path)], environment)
 
@@ -126,12 +126,12 @@ class Regions(Nats):
         if self._leaf:
             if ours == self.NAMES[0]:
                 return conf + leaf_accepted(self._directory, self._between[index])
-            wires = [port for port, name in zip(self.wires.ports, self.NAMES, strict=True) if name != ours]
-            return conf + leaf_opened(self._directory, wires)
+            lines = [port for port, name in zip(self.lines.ports, self.NAMES, strict=True) if name != ours]
+            return conf + leaf_opened(self._directory, lines)
         others = {
             name: [
-                port if name == ours else wire
-                for port, wire, other in zip(self._between, self.wires.ports, self.NAMES, strict=True)
+                port if name == ours else line
+                for port, line, other in zip(self._between, self.lines.ports, self.NAMES, strict=True)
                 if other == name
             ]
             for name in dict.fromkeys(self.NAMES)
@@ -161,4 +161,4 @@ class Regions(Nats):
     def close(self) -> None:
         """End everything; there may be nothing left."""
         super().close()
-        self.wires.close()
+        self.lines.close()
