@@ -7,8 +7,8 @@
 - `router`: where an id is, and frames that wait until that is known.
 - `parcels`: what happens to them where they arrive, and to those that do not.
 - `claims`: one session per id. `presence`: who is online. `shares`: limits and replay memory.
-- `node`: this relay as one of many, which puts these together; `joining`: how it becomes one.
-- `bus`, `nats_bus`: what lies below. `lookup`: questions that go over it.
+- `node`: this relay as one of many, which puts these together; `joining`: how it becomes one; `outsiders`: who cannot.
+- `bus`, `nats_bus`: what lies below; `permissions`: whether it lets us. `lookup`: questions that go over it.
 """
 
 from typing import TYPE_CHECKING
@@ -32,9 +32,20 @@ async def join(core: "Core", options: ClusterOptions) -> "Backplane":
     from relay.backplane.joining import find_others
     from relay.backplane.nats_bus import NatsBus
     from relay.backplane.node import Backplane
+    from relay.backplane.permissions import check, try_all
 
     bus = NatsBus(options)
     await bus.connect()
+    try:
+        await try_all(bus, options.prefix)
+    except ClusterError:
+        await bus.close()
+        raise
     backplane = Backplane(core, options, bus)
     await find_others(backplane)
+    try:
+        check(bus.forbidden, options.prefix)
+    except ClusterError:
+        await backplane.close()
+        raise
     return backplane

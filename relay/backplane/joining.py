@@ -21,7 +21,8 @@ async def find_others(node: "Backplane") -> None:
     """Begin; return when there are links to the nodes that answer, or nobody does.
 
     Raises:
-        ClusterError: NATS takes too little, or another relay has the secret of this cluster.
+        ClusterError: NATS takes too little, or a relay with other keys, or of a version that does not fit, has the
+            secret of this cluster.
     """
     bus = node.bus
     if bus.max_payload < LEAST_PAYLOAD:
@@ -44,19 +45,17 @@ async def find_others(node: "Backplane") -> None:
     if not await alone:
         await _linked_to_all(node, changed)
     node.linked = _nothing
-    if node.met_stranger:
+    if node.outsiders.refusal is not None:
+        # The running ones serve clients, who would be in two clusters at once: better that the newcomer has none.
         await node.close()
-        raise ClusterError(
-            "a relay with other keys, or with another notifier, uses the same cluster secret and subjects: give all "
-            "relays of one cluster the same key file, or this one another secret or prefix"
-        )
+        raise ClusterError(node.outsiders.refusal)
     structlog.get_logger().info("cluster_joined", node=node.label, nodes=len(node.peers) + 1)
 
 
 async def _linked_to_all(node: "Backplane", changed: asyncio.Event) -> None:
     until = node.clock() + _JOIN
     # The nodes answer within milliseconds; when none has for a while all are there.
-    while node.clock() < until and not node.met_stranger:
+    while node.clock() < until and node.outsiders.refusal is None:
         changed.clear()
         try:
             await asyncio.wait_for(changed.wait(), _QUIET)

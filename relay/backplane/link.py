@@ -4,9 +4,11 @@ The bus below may lose messages. A *stream* lives as long as both nodes think ea
 counted. It goes over one *link* after another: a link has fresh keys and counts its messages, so a lost one shows as a
 gap. Then both sides say hello, each tells how many records it has, and on the next link the rest is sent again.
 
-    hello        drawn by us, drawn by you (as far as known), our stream, your stream (as far as known), what we have
-                 of it. A nonce serves for one link: whoever hears its own newest nonce come back knows that the
-                 other is there now, and the link is up. A repeated hello therefore brings at most an answer.
+    hello        the newest and the oldest version of this that we speak; drawn by us, drawn by you (as far as known),
+                 our stream, your stream (as far as known), what we have of it. A nonce serves for one link: whoever
+                 hears its own newest nonce come back knows that the other is there now, and the link is up. A repeated
+                 hello therefore brings at most an answer. What a later version adds stands behind, and is ignored by
+                 who does not know it; so are kinds of records.
     data         records acknowledged, in the first message of a link the number of its first record, and bytes of
                  records.
 
@@ -38,10 +40,13 @@ PING_AFTER: Final = 0.9
 """Seconds without a message to a node after which it gets an empty one."""
 HELLO_AGAIN: Final = 0.4
 """Seconds after which a hello that brought no link is said again."""
+VERSIONS: Final = (1, 1)
+"""The newest and the oldest version of what goes between nodes that this one speaks. The first goes up by one with what
+an older node would misread (what it may ignore needs no number), the second when an older one is spoken no more."""
 
 _MAX_RECORD: Final = MAX_FRAME + 4096
 _STREAM: Final = 8
-_HELLO: Final = Struct(f">{LINK_NONCE}s{LINK_NONCE}s{_STREAM}s{_STREAM}sQB16s")
+_HELLO: Final = Struct(f">BB{LINK_NONCE}s{LINK_NONCE}s{_STREAM}s{_STREAM}sQB16s")
 _UNKNOWN: Final = bytes(LINK_NONCE)
 _NO_STREAM: Final = bytes(_STREAM)
 _EMPTY: Final = 1
@@ -244,6 +249,7 @@ class Peer(Outgoing):
         owner = self._owner
         self._hello_at = now
         body = _HELLO.pack(
+            *owner.versions,
             self._offer if mine is None else mine,
             theirs,
             self._stream,
@@ -257,10 +263,14 @@ class Peer(Outgoing):
     def greeted(self, body: bytes, now: float) -> None:
         """Take a hello."""
         owner = self._owner
-        if len(body) != _HELLO.size:
+        if len(body) < _HELLO.size:
             owner.count("malformed")
             return
-        theirs, echo, stream, ours_known, have, flags, digest = _HELLO.unpack(body)
+        newest, oldest, theirs, echo, stream, ours_known, have, flags, digest = _HELLO.unpack_from(body)
+        if newest < owner.versions[1] or oldest > owner.versions[0]:
+            # First of all: nothing else in it need mean what it means here.
+            owner.misfit(self, newest, oldest)
+            return
         if digest != owner.digest:
             owner.stranger(self)
             return

@@ -26,6 +26,7 @@ from keys.nats_credentials import read_credentials
 from relay.backplane.bus import Answered, Outcome, Received
 from relay.backplane.nats_wire import Wire
 from relay.backplane.options import ClusterError, ClusterOptions
+from relay.backplane.permissions import forbidden
 
 CONNECT_WITHIN: Final = 15.0
 """Seconds until a relay that starts gives up: a NATS cluster of the same machine may be starting too."""
@@ -99,6 +100,14 @@ class _Client(Client):
         self._wire.abort()
         await super()._attempt_reconnect()
 
+    def _connect_command(self) -> bytes:
+        # The first thing that is done over TLS. nats-py does not tell its stream of it, for which asyncio would put a
+        # line of its own into our log whenever a server hangs up.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            writer._protocol._over_ssl = True
+        return super()._connect_command()
+
     def put(self, *parts: bytes) -> None:
         """Send a command, in the order of calls, with all that is sent in this turn."""
         if self.is_connected:
@@ -144,6 +153,8 @@ class NatsBus:
         self._closing = False
         self._revival: asyncio.Task[None] | None = None
         self._error = self._said = ""
+        self.forbidden: set[str] = set()
+        """What NATS said that it does not let us do."""
 
     # --- Connecting --------------------------------------------------------------------------------------------------
 
@@ -210,6 +221,16 @@ class NatsBus:
 
     async def _failed(self, error: Exception) -> None:
         self._error = self._text(error)
+        forbids = forbidden(self._error, self._options.prefix)
+        if forbids is not None:
+            if forbids not in self.forbidden:
+                self.forbidden.add(forbids)
+                structlog.get_logger().error(
+                    "nats_forbids",
+                    what=forbids,
+                    advice=f"let the user of this relay publish and subscribe to {self._options.prefix}.> in NATS",
+                )
+            return
         if isinstance(error, nats.errors.Error):
             # A server that refuses us hangs up, which may be noticed again, and would not tell why.
             self._said = self._error

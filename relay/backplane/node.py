@@ -9,8 +9,9 @@ import structlog
 from keys.errors import OpenError
 from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
-from relay.backplane.link import CHUNK, GONE_AFTER, Peer
+from relay.backplane.link import CHUNK, GONE_AFTER, VERSIONS, Peer
 from relay.backplane.options import ClusterOptions
+from relay.backplane.outsiders import Outsiders
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
 from relay.backplane.records import Kind
@@ -43,7 +44,17 @@ _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
 
-REFUSED: Final = ("old_link", "old_sequence", "gap", "not_sealed", "malformed", "unknown", "other_relay", "too_many")
+REFUSED: Final = (
+    "old_link",
+    "old_sequence",
+    "gap",
+    "not_sealed",
+    "malformed",
+    "unknown",
+    "other_relay",
+    "other_version",
+    "too_many",
+)
 """Why a message between nodes was not taken; also metric labels."""
 
 
@@ -67,6 +78,7 @@ class Backplane:
         public = core.identity.public
         # Clients pin the relay's keys: a node with others is of another relay, whatever it knows.
         self.digest = self.seals.relay_digest(public.x_pub + public.ed_pub + (core.notifier_id or b""))
+        self.versions = VERSIONS
         self.chunk = CHUNK
         self.refused = dict.fromkeys(REFUSED, 0)
         self.records_out = self.records_in = 0
@@ -84,7 +96,7 @@ class Backplane:
         self._beat_timer: asyncio.TimerHandle | None = None
         self._beat_at = self._announced = self._expired = self.clock()
         self._closed = False
-        self.met_stranger = False
+        self.outsiders = Outsiders(self)
         self.linked: Callable[[], None] = _nothing
         """Called at each link that is made."""
         self.claims: Claims = Claims(self)
@@ -183,6 +195,7 @@ class Backplane:
             number, _ = self.seals.open_call(data, subject)
         except OpenError:
             self.count("not_sealed")
+            self.outsiders.unsealed()
             return
         if number == self.number:
             return
@@ -336,17 +349,12 @@ class Backplane:
         self.refused[refused] += 1
 
     def stranger(self, peer: Peer) -> None:
-        """A node of another relay has our secret: an operator's mistake, and clients would not trust it."""
-        self.count("other_relay")
-        if not self.met_stranger:
-            self.met_stranger = True
-            structlog.get_logger().error(
-                "cluster_other_relay",
-                node=self.label,
-                advice="all relays of one cluster have the same key file; another relay needs another cluster secret",
-            )
-            self.linked()
-        peer.gone()
+        """A node of another relay has our secret."""
+        self.outsiders.stranger(peer)
+
+    def misfit(self, peer: Peer, newest: int, oldest: int) -> None:
+        """A node of another version has our secret."""
+        self.outsiders.misfit(peer, newest, oldest)
 
     def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
         """Take clients' frames."""

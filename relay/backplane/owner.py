@@ -17,6 +17,8 @@ class Owner(Protocol):
     seals: Seals
     digest: bytes
     """What all nodes of a cluster agree on (16 bytes)."""
+    versions: tuple[int, int]
+    """The newest and the oldest version of what goes between nodes that this one speaks."""
     chunk: int
     clock: Callable[[], float]
     records_out: int
@@ -57,3 +59,6 @@ class Owner(Protocol):
 
     def stranger(self, peer: "Peer") -> None:
         """Another node has the secret and is not of the same relay."""
+
+    def misfit(self, peer: "Peer", newest: int, oldest: int) -> None:
+        """Another node speaks none of our versions, but these."""

@@ -18,7 +18,7 @@ PARCEL: Final = Struct(f">B{ID_SIZE}s{ID_SIZE}s")
 
 
 class Kind(IntEnum):
-    """The first byte of a record. A node ignores, and counts, what it does not know."""
+    """The first byte of a record. A node counts what it does not know, acknowledges it, and goes on behind it."""
 
     FRAME = FRAME  # parcel: a client's packet
     INTRODUCE = 2  # parcel: x_pub(32) ed_pub(32) nickname

@@ -45,9 +45,14 @@ class Server:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, config: str = "") -> Server:
+    def configure(self, config: str = "") -> Path:
+        """Write its configuration, which it reads when it starts, and at SIGHUP."""
         path = self._directory / "nats.conf"
         path.write_text(f'host: "127.0.0.1"\nport: {self.port}\n{config}\n')
+        return path
+
+    def start(self, config: str = "") -> Server:
+        path = self.configure(config)
         self._process = subprocess.Popen(
             [str(PROGRAM), "-c", str(path)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -190,6 +191,16 @@ def test_without_the_secret_nothing_is_taken() -> None:
     assert not stranger.peers
     assert [len(node.peers) for node in cluster.nodes[:2]] == [1, 1]
     assert all(node.refused["not_sealed"] for node in cluster.nodes[:2])
+
+
+def test_another_secret_is_said_once_by_both() -> None:
+    with structlog.testing.capture_logs() as logs:
+        cluster = Cluster(1)
+        cluster.add(ClusterOptions(OPTIONS.servers, b"\x78" * 32))
+        cluster.advance(20.0)
+    said = [entry for entry in logs if entry["log_level"] != "info"]
+    assert [(entry["event"], entry["log_level"]) for entry in said] == [("cluster_other_secret", "warning")] * 2
+    assert {entry["node"] for entry in said} == {node.label for node in cluster.nodes}
 
 
 @given(st.binary(max_size=200), st.sampled_from(range(6)))
