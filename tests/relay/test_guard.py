@@ -97,7 +97,7 @@ def test_the_memory_stays_within_its_bounds() -> None:
     for number in range(500):
         seen.first_time(bytes([number % 7]) * 32, nonce(number))
     assert len(seen) == 3
-    assert all(len(ring) <= 4 * 8 for ring in seen._seen.values())
+    assert all(len(ring) <= 4 * 8 for ring in seen._held.values())
 
 
 def test_the_memory_names_nobody_and_no_nonce() -> None:
