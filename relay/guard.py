@@ -37,6 +37,10 @@ class _Memory(Generic[Value]):
         """Tell nobody any more."""
         self._tell = None
 
+    def latest(self) -> list[bytes]:
+        """Return the digests of all keys, the one used last first."""
+        return list(reversed(self._held))
+
     def _digest(self, key: bytes) -> bytes:
         return keyed_digest(self._secret, key, _KEY_DIGEST)
 
@@ -116,10 +120,6 @@ class ReplayMemory(_Memory[bytes]):
             self._held[key] = ring[-self._ring * _DIGEST :]
             self._held.move_to_end(key, last=False)
 
-    def latest(self) -> list[bytes]:
-        """Return the digests of all keys, the one used last first."""
-        return list(reversed(self._held))
-
     def ring(self, key: bytes) -> bytes:
         """Return what is remembered of the key with this digest: 8 bytes for each nonce, the oldest first."""
         return self._held.get(key, b"")
@@ -183,7 +183,13 @@ class Buckets(_Memory[tuple[float, float]]):
         self._bound(keys)
 
     def allow(self, key: bytes, now: float, owner: bytes = b"") -> bool:
-        """Take one token from the bucket of `key`; tell whether there was one. `owner`: whose session it is spent in."""
+        """Take one token from the bucket of `key`; tell whether there was one.
+
+        Args:
+            key: whose bucket it is.
+            now: in seconds.
+            owner: the client (its id) in whose session it is spent, if that is not another every time.
+        """
         if self._rate <= 0:
             return True
         digest = self._digest(key)
