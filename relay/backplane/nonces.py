@@ -53,13 +53,19 @@ _RING: Final = 4096
 
 
 class View:
-    """What a node hands over: the keys of each memory at one moment, and the nonces that were in it."""
+    """What a node hands over: how many nonces of each node are in it, and the keys of each memory."""
 
-    __slots__ = ("have", "keys")
+    __slots__ = ("_keys", "have")
 
-    def __init__(self, memories: tuple["ReplayMemory", ...], have: dict[bytes, int]) -> None:
-        self.keys = [memory.latest() for memory in memories]
+    def __init__(self, have: dict[bytes, int]) -> None:
         self.have = have
+        self._keys: dict[int, list[bytes]] = {}
+
+    def keys(self, number: int, memory: "ReplayMemory") -> list[bytes]:
+        """Return the keys of a memory, as of when they were first wanted: some milliseconds for one that is full."""
+        if number not in self._keys:
+            self._keys[number] = memory.latest()
+        return self._keys[number]
 
 
 class Nonces:
@@ -268,11 +274,11 @@ class Nonces:
             self._node.core.turns.task(self._give(peer, parts, min(count, AHEAD)))
 
     def _current_view(self) -> View:
-        # One for all who ask at the same time: it takes a millisecond for each memory that is full.
+        # One for all who ask at the same time.
         if self._view is None:
             lacking = {peer.number for peer in self._lacking}
             have = {number: count for number, count in self._have.items() if number not in lacking}
-            self._view = View(self._memories, {**have, self._node.number: self._serial})
+            self._view = View({**have, self._node.number: self._serial})
         return self._view
 
     def _give(self, peer: Peer, parts: Iterator[tuple[Kind, bytes]], count: int) -> Iterator[None]:
@@ -294,7 +300,7 @@ class Nonces:
     def _parts(self, view: View) -> Iterator[tuple[Kind, bytes]]:
         for number, memory in enumerate(self._memories):
             part = bytearray((number,))
-            for key in view.keys[number]:
+            for key in view.keys(number, memory):
                 ring = memory.ring(key)[-_NONCE_DIGEST * _RING :]
                 part += RING.pack(key, len(ring) // _NONCE_DIGEST) + ring
                 if len(part) >= SLICE:
@@ -308,8 +314,9 @@ class Nonces:
         """A node is gone, or begins anew."""
         self._repeated = {entry: None for entry in self._repeated if entry[0] is not peer}
         self._given(peer)
-        # Who asks next is to get all that this one said.
-        self._view = None
+        if peer.number in self._have:
+            # Who asks next is to get all that this one said.
+            self._view = None
         if self._lacking.pop(peer, None) is not None:
             # Should it come back it is asked again.
             del self._have[peer.number]
