@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from relay.backplane.node import Backplane
     from relay.guard import ReplayMemory
 
-LOGGED: Final = 131_072
-"""Nonces of our own that are kept for nodes which were away: twice as many as keys are remembered by default."""
+LOGGED: Final = 65_536
+"""Nonces of our own that are kept for nodes which were away: 1.6 MB, less than frames may wait for a node."""
 SLICE: Final = 16 * 1024
 """Bytes of one part of a memory that is handed over: under a millisecond at either end."""
 AHEAD: Final = 8
