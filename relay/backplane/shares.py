@@ -11,9 +11,9 @@ into their distance.
 
 **Allowances of clients** (introductions, wakes, registrations; and what one bears of others' introductions) are spent
 where the client has its session, and it has one. So nothing is told before that ends; then all are told what is missing
-in its buckets, and let no more be in theirs. A newcomer is let in after that was said, in the same stream: whoever goes
-from node to node finds what it left. What is missing for the targets of wakes is counted where the notifier is, and
-told when that one leaves.
+in its buckets, and let no more be in theirs. A newcomer is let in after that was said, in the same stream or before its
+id was given back: whoever goes from node to node finds what it left. What is missing for the targets of wakes is
+counted where the notifier is, and told when that one leaves.
 
 **Connections** of an address are told as rates are, and those of a node that is gone are forgotten.
 
@@ -156,6 +156,11 @@ class Shares:
             self._spender_buckets -= len(spent)
             for number in range(len(self._allowances)):
                 self._tell_missing(number, [digest for each, digest in spent if each == number])
+            if not self._node.core.draining:
+                # Out before the subject of the id is given back: who asks for that is not answered sooner.
+                now = self._node.clock()
+                for peer in self._node.peers:
+                    peer.flush(now)
         if session.id == self._node.core.notifier_id:
             self._node.core.turns.task(self._targets_steps())
 

@@ -97,6 +97,43 @@ def test_who_goes_from_node_to_node_gets_what_one_gives(
     assert len((friend if got is c.IntroFrom else notifier).of(got)) == allowed
 
 
+def test_who_leaves_and_comes_in_one_moment() -> None:
+    cluster = Cluster(NODES, LIMITS, NOTIFIER)
+    [notifier] = cluster.labs[0].connect(NOTIFIER)
+    peer = None
+    for turn in range(3 * NODES):
+        again = cluster.labs[turn % NODES].peer(1)
+        if peer is not None:
+            peer.transport.die()
+        again.open()
+        for number in range(10):
+            again.message(again.command(c.Wake(somebody_new(10 * turn + number), 1)))
+        cluster.run()
+        assert again.of(c.HandshakeOk)
+        peer = again
+    assert len(notifier.of(c.Wake)) == 12
+
+
+def test_what_is_missing_is_on_its_way_before_the_id_is_given_back() -> None:
+    cluster = Cluster(2, LIMITS, NOTIFIER)
+    cluster.labs[0].connect(NOTIFIER)
+    peer = come(cluster, 1, 1)
+    bus = cluster.buses[1]
+    unsubscribe, published = bus.unsubscribe, []
+
+    def listen(subject: str) -> None:
+        published.append(bus.published - before)
+        unsubscribe(subject)
+
+    bus.unsubscribe = listen  # type: ignore[method-assign]
+    peer.say(c.Wake(somebody(0), 1))
+    cluster.run()
+    before = bus.published
+    peer.close()
+    cluster.run()
+    assert published == [1]
+
+
 def test_who_says_all_with_the_handshake() -> None:
     """Nothing lies between the session and what is spent in it: no word can come in between."""
     cluster = Cluster(NODES, LIMITS, NOTIFIER)
