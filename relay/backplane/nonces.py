@@ -8,12 +8,12 @@ node that has it; and that node was told of the nonce first, in the same stream,
 nodes meet they tell each other how far they have got; what the other missed is sent. So every node holds for each of
 the others how many of its nonces it has, without a gap.
 
-**Who comes later.** A node that meets others who were there before asks one of them for its whole memory, a slice at a
+**Who comes later.** A node that meets others who were there before asks one of them for its whole memory, a part at a
 time, the keys used last first. With it comes how many nonces of each node are in it: of those that it names none has to
 be asked again, but for what lies between that and the meeting. One that cannot be reached any more is replaced by
-another. So a newcomer costs its cluster one copy of the memory, `SLICE` bytes at a time and never more than `AHEAD` of
-these on their way, and any node that has all can give it. Until it has all it does not listen, for `PATIENCE` seconds
-of :mod:`relay.backplane.joining` at most.
+another. So a newcomer costs its cluster one copy of the memory (53 MB if both are full, and less than half a second of
+a core at either end), never more than `AHEAD` parts of `SLICE` bytes are on their way, and any node that has all can
+give it. Until it has all it does not listen, for `PATIENCE` seconds of :mod:`relay.backplane.joining` at most.
 
 **What cannot be promised.** While nodes are separated each side takes what the other has seen. So does a node that was
 told to listen before it had all. Of a node that is killed is lost what it took and nobody was told of yet; of a
@@ -253,7 +253,7 @@ class Nonces:
             number, have = HAVE.unpack(part)
             node = lacking.get(number)
             if node is None:
-                if number not in self._have and number != self._node.number:
+                if number not in self._have and number != self._node.number and have <= _MOST:
                     self._known(number, have)
             elif self._lacking.pop(node) > have:
                 # Told to the one that gave, and to us, at times between which it took some.
