@@ -205,7 +205,8 @@ class Workers:
         say_where(self._settings, self._found, self._doors.port)
         push = (self._settings.notifier_id or self._found.keys.notifier_id) is not None
         on = what_is_on(self._settings, self._admission, push=push, admin_at=admin_at)
-        say_what_is_on({**on, "workers": self._settings.workers, "nats": len(self._settings.nats) or "private"})
+        nats = len(self._settings.nats) or "private"
+        say_what_is_on({**on, "workers": self._settings.workers, "nats": nats}, self._settings)
         quiet_collector()
         notify("READY=1")
 

@@ -2,13 +2,14 @@
 
 - `options`: what a relay has to know to join.
 - `seals`: every message is sealed; ids appear to NATS as keyed hashes.
-- `link`: a reliable, ordered, bounded stream of records between two nodes, over messages that may be lost.
+- `link`: a reliable, ordered, bounded stream of records between two nodes, over messages that may be lost; `outgoing`:
+  its queue.
 - `records`: what those streams carry.
 - `router`: where an id is, and frames that wait until that is known.
 - `parcels`: what happens to them where they arrive, and to those that do not.
-- `claims`: one session per id. `presence`: who is online. `shares`: limits and replay memory.
+- `claims`: one session per id. `presence`: who is online. `shares`: limits. `nonces`: replay memory.
 - `node`: this relay as one of many, which puts these together; `joining`: how it becomes one; `outsiders`: who cannot.
-- `bus`, `nats_bus`: what lies below; `permissions`: whether it lets us. `lookup`: questions that go over it.
+- `bus`, `nats_bus`, `nats_wire`: what lies below; `permissions`: whether it lets us; `lookup`: questions over it.
 """
 
 from typing import TYPE_CHECKING

@@ -98,7 +98,7 @@ class Backplane:
         self._closed = False
         self.outsiders = Outsiders(self)
         self.linked: Callable[[], None] = _nothing
-        """Called at each link that is made."""
+        """Called at each link that is made, and when more of the past is here."""
         self.claims: Claims = Claims(self)
         self.router: Router = Router(self)
         self.presence: RemotePresence = RemotePresence(self)
@@ -396,7 +396,13 @@ class Backplane:
         Kind.DROP: lambda node, _peer, body: node.claims.dropped(body),
         Kind.SPENT: lambda node, _peer, body: node.shares.spent(body),
         Kind.PLACES: lambda node, peer, body: node.shares.places(peer, body),
-        Kind.SEEN: lambda node, peer, body: node.shares.seen(peer, body),
+        Kind.SEEN: lambda node, peer, body: node.shares.nonces.seen(peer, body),
+        Kind.MEET: lambda node, peer, body: node.shares.nonces.met(peer, body),
+        Kind.MISSED: lambda node, peer, body: node.shares.nonces.missed(peer, body),
+        Kind.PAST_ASKED: lambda node, peer, body: node.shares.nonces.past_asked(peer, body),
+        Kind.PAST: lambda node, peer, body: node.shares.nonces.past(peer, body),
+        Kind.PAST_ENDED: lambda node, peer, body: node.shares.nonces.past_ended(peer, body),
+        Kind.LACKS: lambda node, _peer, body: node.shares.lacks(body),
         Kind.LEAVE: _left,
         Kind.SYNC: _sync,
         Kind.SYNCED: _synced,
@@ -411,6 +417,8 @@ class Backplane:
 
     def left(self, session: "Session") -> None:
         """A session of this node ended."""
+        # First, so that it stands before the word that its id is to be had.
+        self.shares.left(session)
         self.claims.left(session)
         self.presence.changed(session.public.x_pub, online=False)
 
