@@ -100,14 +100,6 @@ class _Client(Client):
         self._wire.abort()
         await super()._attempt_reconnect()
 
-    def _connect_command(self) -> bytes:
-        # The first thing that is done over TLS. nats-py does not tell its stream of it, for which asyncio would put a
-        # line of its own into our log whenever a server hangs up.
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None and writer.get_extra_info("ssl_object") is not None:
-            writer._protocol._over_ssl = True
-        return super()._connect_command()
-
     def put(self, *parts: bytes) -> None:
         """Send a command, in the order of calls, with all that is sent in this turn."""
         if self.is_connected:

@@ -21,6 +21,7 @@ _PARCEL: Final = FRAME_HEAD.size - RECORD.size
 _ENTRY: Final = 96
 """Bytes that Python needs around a record that waits, about."""
 _COST: Final = FRAME_HEAD.size + _ENTRY
+_pack_head: Final = FRAME_HEAD.pack
 _NO_ROOM: Final = -(1 << 62)
 
 
@@ -78,7 +79,7 @@ class Outgoing:
         if not self._origins:
             self.wanted()
         self._waiting_bytes += cost
-        self._parts += (FRAME_HEAD.pack(FRAME, size + _PARCEL, 0, target, sender_id), packet)
+        self._parts += (_pack_head(FRAME, size + _PARCEL, 0, target, sender_id), packet)
         self._origins.append(sender)
         return True
 

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from relay.session import Session
 
 _REASONS: Final = tuple(Refusal)
+# Looked up once, for the path of each frame.
+_OPEN: Final = Phase.OPEN
+_unpack_head: Final = FRAME_HEAD.unpack_from
+_HEAD: Final = FRAME_HEAD.size
+_BEFORE: Final = RECORD.size
+_LEAST: Final = PARCEL.size + NONCE_SIZE
+_MASKED: Final = ID_SIZE - PARCEL.size
+"""What a WebSocket message with the frame has more than the record: the sender's id, for the parcel's own fields."""
 _SENDERS: Final = 65_536
 
 
@@ -41,21 +49,19 @@ class Sender:
             self._peer.put(Kind.RECOVERED, self.id + x_pub)
 
 
+def _sender(known: dict[bytes, Sender], peer: Peer, client_id: bytes) -> Sender:
+    if len(known) >= _SENDERS:
+        known.clear()  # nothing but their identity is lost
+    sender = known[client_id] = Sender(peer, client_id)
+    return sender
+
+
 class Parcels:
     """Takes and returns what is for an id."""
 
     def __init__(self, node: "Backplane") -> None:
         self._node = node
         self._senders: dict[Peer, dict[bytes, Sender]] = {}
-
-    def _sender(self, peer: Peer, client_id: bytes) -> Sender:
-        known = self._senders.setdefault(peer, {})
-        sender = known.get(client_id)
-        if sender is None:
-            if len(known) >= _SENDERS:
-                known.clear()  # nothing but their identity is lost
-            sender = known[client_id] = Sender(peer, client_id)
-        return sender
 
     def node_gone(self, peer: Peer) -> None:
         """A node is gone."""
@@ -79,33 +85,35 @@ class Parcels:
 
     def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
         """Deliver the frames that stand one after another in `data`; as `Session.run_received`, the hot path."""
-        end = len(data) - FRAME_HEAD.size - NONCE_SIZE
+        whole = len(data)
+        end = whole - _HEAD - NONCE_SIZE
         sessions = self._node.core.sessions
         touch = self._node.core.turns.touch
+        senders = self._senders.setdefault(peer, {})
         known_target = known_sender = head = b""
         known_size = -1
         session: Session | None = None
         count = 0
         while position <= end and data[position] == FRAME:
-            _, size, _, target, sender_id = FRAME_HEAD.unpack_from(data, position)
-            stop = position + RECORD.size + size
-            if stop > len(data) or size < PARCEL.size + NONCE_SIZE:
+            _, size, _, target, sender_id = _unpack_head(data, position)
+            stop = position + _BEFORE + size
+            if stop > whole or size < _LEAST:
                 break
             # Asked for each: delivering one frame can end a session.
-            if target != known_target or session is None or session.phase is not Phase.OPEN:
+            if target != known_target or session is None or session.phase is not _OPEN:
                 session, known_target = sessions.get(target), target
                 if session is not None:
                     reset_out, update_out = session.mask.methods
                     outbox = session.outbox
             if session is None:
-                body = data[position + RECORD.size : stop]
+                body = data[position + _BEFORE : stop]
                 peer.put(Kind.BOUNCED, bytes((FRAME,)) + body)
             else:
                 if sender_id != known_sender:
-                    sender, known_sender = self._sender(peer, sender_id), sender_id
+                    sender, known_sender = senders.get(sender_id) or _sender(senders, peer, sender_id), sender_id
                 if size != known_size:
-                    known_size, head = size, frame_head(size - PARCEL.size + ID_SIZE)
-                packet = data[position + FRAME_HEAD.size : stop]
+                    known_size, head = size, frame_head(size + _MASKED)
+                packet = data[position + _HEAD : stop]
                 reset_out(COUNTER_0 + packet[:12])
                 frame = head + update_out(sender_id) + packet
                 if not outbox.put(frame, sender):
