@@ -9,6 +9,7 @@ import structlog
 from keys.errors import OpenError
 from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
+from relay.backplane.holdings import Holdings
 from relay.backplane.link import CHUNK, GONE_AFTER, Peer
 from relay.backplane.options import ClusterOptions
 from relay.backplane.parcels import Parcels
@@ -85,6 +86,7 @@ class Backplane:
         self.linked: Callable[[], None] = _nothing
         """Called at each link that is made."""
         self.claims: Claims = Claims(self)
+        self.holdings: Holdings = Holdings(self)
         self.router: Router = Router(self)
         self.presence: RemotePresence = RemotePresence(self)
         self.parcels: Parcels = Parcels(self)
@@ -309,14 +311,14 @@ class Backplane:
         """There is a link to another node."""
         self.linked()
         if not fresh:
-            self.core.turns.task(self.claims.tell(peer, silent + MARGIN))
+            self.core.turns.task(self.holdings.tell(peer, silent + MARGIN))
             return
         self._forget(peer)
         self.shares.established(peer)
         if not empty:
             self.core.turns.task(self.presence.ask_all(peer))
             if self.number > peer.number:
-                self.core.turns.task(self.claims.tell(peer, float("inf")))
+                self.core.turns.task(self.holdings.tell(peer, float("inf")))
         structlog.get_logger().info("cluster_node_came", node=self.label, nodes=len(self._peers) + 1)
 
     def dropped(self, record: bytes, origin: object) -> None:
@@ -380,8 +382,8 @@ class Backplane:
         Kind.WENT: lambda node, peer, body: node.presence.went(peer, body),
         Kind.WHO: lambda node, peer, body: node.presence.asked(peer, body),
         Kind.HERE: lambda node, peer, body: node.presence.answered(peer, body),
-        Kind.HOLDS: lambda node, peer, body: node.claims.told_of(peer, body),
-        Kind.DROP: lambda node, _peer, body: node.claims.dropped(body),
+        Kind.HOLDS: lambda node, peer, body: node.holdings.told_of(peer, body),
+        Kind.DROP: lambda node, _peer, body: node.holdings.dropped(body),
         Kind.SPENT: lambda node, _peer, body: node.shares.spent(body),
         Kind.PLACES: lambda node, peer, body: node.shares.places(peer, body),
         Kind.SEEN: lambda node, peer, body: node.shares.seen(peer, body),
@@ -394,12 +396,12 @@ class Backplane:
 
     def admitted(self, session: "Session") -> None:
         """A session of this node has its id."""
-        self.claims.admitted(session)
+        self.holdings.admitted(session)
         self.presence.changed(session.public.x_pub, online=True)
 
     def left(self, session: "Session") -> None:
         """A session of this node ended."""
-        self.claims.left(session)
+        self.holdings.let_go(session)
         self.presence.changed(session.public.x_pub, online=False)
 
     def later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:

@@ -29,7 +29,7 @@ class Kind(IntEnum):
     RECOVERED = 7  # a recipient that refused frames takes them again: sender(8) x_pub(32)
     CLAIM = 8  # number(4) x_pub(32) ed_pub(32)
     CLAIM_ANSWER = 9  # number(4) verdict(1)
-    CLAIM_OFF = 10  # number(4): the newcomer left
+    CLAIM_OFF = 10  # number(4): the newcomer left, or is decided after it was told that the id is free
     CAME = 11  # x_pub(32) of a new session
     WENT = 12  # x_pub(32) of a session that ended
     WHO = 13  # number(4) x_pub(32)…: which of these are with you?
