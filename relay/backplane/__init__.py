@@ -6,6 +6,7 @@
 - `records`: what those streams carry.
 - `router`: where an id is, and frames that wait until that is known.
 - `parcels`: what happens to them where they arrive, and to those that do not.
+- `recovery`: whom to tell that it is time to send again.
 - `claims`: who may have an id. `holdings`: who has it, and that only one does.
 - `presence`: who is online. `shares`: limits and replay memory.
 - `node`: this relay as one of many, which puts these together; `joining`: how it becomes one.

@@ -7,7 +7,7 @@ A newcomer whom its own node would let in claims its id first: its node subscrib
 | nobody has it                   | admitted |
 | a node holds it                 | it stands in line there, and is judged by the table as one of that node's own |
 | a node claims it too            | the lower node number goes on, the higher asks again until that is decided |
-| a node's newcomer is in a line  | asked again, unless that stands behind it: in the line here, or where it was given the id |
+| a node's newcomer is in a line  | asked again, unless that one stands behind it |
 | a node just let go of it        | asked again |
 | no answer in time               | admitted: a node that is hung is as dead as a client that answers no ping |
 | the bus is lost                 | admitted: this node is all there is |

@@ -15,6 +15,7 @@ from relay.backplane.options import ClusterOptions
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
 from relay.backplane.records import Kind
+from relay.backplane.recovery import Recovery
 from relay.backplane.router import Router
 from relay.backplane.seals import ANNOUNCE, DATA, HELLO, NUMBER_SIZE, Seals
 from relay.backplane.shares import Shares
@@ -90,6 +91,7 @@ class Backplane:
         self.router: Router = Router(self)
         self.presence: RemotePresence = RemotePresence(self)
         self.parcels: Parcels = Parcels(self)
+        self.recovery: Recovery = Recovery(self)
         self.shares: Shares = Shares(self)
         bus.changed = self._bus_changed
 
@@ -226,7 +228,7 @@ class Backplane:
             else:
                 peer.beat(now)
         if self.bus.connected:
-            self.router.recover()
+            self.recovery.recover()
         if now - self._announced >= ANNOUNCE_EVERY:
             self._announce()
         if now - self._expired >= _EXPIRE:
@@ -390,6 +392,7 @@ class Backplane:
         Kind.LEAVE: _left,
         Kind.SYNC: _sync,
         Kind.SYNCED: _synced,
+        Kind.RETRY: lambda node, peer, body: node.recovery.asked(peer, body),
     }
 
     # --- What this relay tells ---------------------------------------------------------------------------------------

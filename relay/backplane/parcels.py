@@ -47,7 +47,8 @@ class Parcels:
         self._node = node
         self._senders: dict[Peer, dict[bytes, Sender]] = {}
 
-    def _sender(self, peer: Peer, client_id: bytes) -> Sender:
+    def sender(self, peer: Peer, client_id: bytes) -> Sender:
+        """Return a client of another node."""
         known = self._senders.setdefault(peer, {})
         sender = known.get(client_id)
         if sender is None:
@@ -101,7 +102,7 @@ class Parcels:
                 peer.put(Kind.BOUNCED, bytes((FRAME,)) + body)
             else:
                 if sender_id != known_sender:
-                    sender, known_sender = self._sender(peer, sender_id), sender_id
+                    sender, known_sender = self.sender(peer, sender_id), sender_id
                 if size != known_size:
                     known_size, head = size, frame_head(size - PARCEL.size + ID_SIZE)
                 packet = data[position + FRAME_HEAD.size : stop]
@@ -180,8 +181,8 @@ class Parcels:
 
     # --- Not arriving ------------------------------------------------------------------------------------------------
 
-    def failed(self, parcel: Parcel, refusal: Refusal) -> None:
-        """A parcel of this node cannot be delivered."""
+    def failed(self, parcel: Parcel, refusal: Refusal, peer: Peer | None = None) -> None:
+        """A parcel of this node cannot be delivered; to this node, if that is known."""
         core = self._node.core
         if parcel.kind == Kind.FRAME:
             sender = core.sessions.get(parcel.sender)
@@ -190,7 +191,7 @@ class Parcels:
             else:
                 sender.refuse(parcel.target, parcel.payload[:NONCE_SIZE], refusal)
                 if refusal is not Refusal.OFFLINE:
-                    self._node.router.remember_refused(parcel.sender, parcel.target)
+                    self._node.recovery.remember(parcel.sender, parcel.target, peer)
         elif parcel.kind == Kind.WAKE:
             # Nobody has a session of theirs, so they are not awake.
             core.control.wake_absent(c.Wake.parse(parcel.payload), parcel.sender)

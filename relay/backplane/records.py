@@ -42,6 +42,7 @@ class Kind(IntEnum):
     LEAVE = 20  # this node goes; it ended its sessions
     SYNC = 21  # number(4)
     SYNCED = 22  # number(4): all before that SYNC was taken, and what came of it was said
+    RETRY = 23  # (sender(8) target(8))…: refused on the way, which is free now; RECOVERED when it is to be sent again
 
 
 class Parcel(NamedTuple):
@@ -96,6 +97,7 @@ def split(body: bytes, size: int) -> Iterator[bytes]:
 CLAIM: Final = Struct(f">I{KEY_SIZE}s{KEY_SIZE}s")
 HOLD: Final = Struct(f">{ID_SIZE}sIQ")
 DROP: Final = Struct(f">{ID_SIZE}sI")
+PAIR: Final = Struct(f">{ID_SIZE}s{ID_SIZE}s")
 SPENT: Final = Struct(">16sI")
 SEEN: Final = Struct(">16s8s")
 KEYS_PER_RECORD: Final = 1024

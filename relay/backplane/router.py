@@ -11,16 +11,13 @@ waited. A parcel that comes back although nothing waits for it is too late for t
 """
 
 from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Outcome
 from relay.backplane.link import FRAME, Peer
 from relay.backplane.lookup import Found, Standing, ask
 from relay.backplane.records import Parcel
-from relay.hub import Change
 from relay.reasons import Refusal
 
 if TYPE_CHECKING:
@@ -35,10 +32,6 @@ WAITING_EACH: Final = 4 * 1024 * 1024
 """Bytes of parcels that may wait for one id: as many as for a recipient that is here and stalls."""
 WAITING_ALL: Final = 32 * 1024 * 1024
 """Bytes of parcels that may wait for all."""
-REMEMBERED: Final = 65_536
-"""Pairs of a sender and a recipient whose frames were refused on the way."""
-REMEMBERED_EACH: Final = 1024
-"""Of these, those of one sender: as many keys as it may watch, unless an operator raised that."""
 AGAIN: Final = 0.05
 """Seconds until a node is asked again where an id was just changing hands."""
 PATIENCE: Final = 3.0
@@ -73,8 +66,6 @@ class Router:
         self._older: dict[bytes, Peer] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._asking = 0
-        self._refused: dict[bytes, set[bytes]] = {}
-        self._refusals = 0
         self.bytes = 0
         """Bytes of parcels that wait."""
         self.lookups = 0
@@ -86,6 +77,10 @@ class Router:
     def idle(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
+
+    def waits(self, target: bytes) -> bool:
+        """Whether what is for an id waits until it is known where that is."""
+        return target in self._waiting
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
@@ -100,7 +95,7 @@ class Router:
         if peer.put_packet(sender, sender.id, target, packet):
             return
         sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
-        self.remember_refused(sender.id, target)
+        self._node.recovery.remember(sender.id, target, peer)
 
     def _known(self, target: bytes) -> Peer | None:
         # Only whoever is connected is worth a place in the half that stays.
@@ -145,7 +140,7 @@ class Router:
     def _put(self, peer: Peer, parcel: Parcel) -> None:
         # What is not told if it fails takes no room that is not bounded either.
         if not peer.put_frame(parcel.encode(), parcel):
-            self._node.parcels.failed(parcel, Refusal.NODE_FULL)
+            self._node.parcels.failed(parcel, Refusal.NODE_FULL, peer)
 
     def _open(self, target: bytes) -> Waiting:
         waiting = self._waiting[target] = Waiting(self._node.clock() + PATIENCE)
@@ -245,39 +240,6 @@ class Router:
             hung = found is not None and found.outcome in (Outcome.TIMEOUT, Outcome.LOST)
             for parcel in parcels:
                 node.parcels.failed(parcel, Refusal.NODE_LOST if hung else Refusal.OFFLINE)
-
-    # --- Recovering --------------------------------------------------------------------------------------------------
-
-    def remember_refused(self, sender: bytes, target: bytes) -> None:
-        """Frames were refused because of what lies between the nodes: their sender is told when that is over."""
-        targets = self._refused.get(sender)
-        if targets is None:
-            if self._refusals >= REMEMBERED:
-                return
-            targets = self._refused[sender] = set()
-        # Who sends to ids at random must not take the others' room.
-        if target not in targets and len(targets) < REMEMBERED_EACH and self._refusals < REMEMBERED:
-            targets.add(target)
-            self._refusals += 1
-
-    def recover(self) -> None:
-        """Tell senders of refused frames that their recipients are online: only that makes them send again."""
-        if not self._refused or not all(peer.flows for peer in self._node.peers if peer.alive):
-            return
-        refused, self._refused, self._refusals = self._refused, {}, 0
-        self._node.core.turns.task(self._recover_steps(refused))
-
-    def _recover_steps(self, refused: dict[bytes, set[bytes]]) -> Iterator[None]:
-        core = self._node.core
-        for sender, targets in refused.items():
-            session = core.sessions.get(sender)
-            if session is None or session.watching is None:
-                continue
-            # Once through what it watches, however many of its frames were refused.
-            for x_pub in session.watching:
-                if x_pub[:ID_SIZE] in targets and core.online(x_pub):
-                    session.note_presence(x_pub, Change.ONLINE)
-            yield
 
     # --- What happens elsewhere --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Two sessions of one id, as :mod:`tests.integration.test_claims_process` has it, each at another of three relays: all of them."""
+"""All of :mod:`tests.integration.test_claims_process`, each client at another of three relays."""
 
 from __future__ import annotations
 
