@@ -86,6 +86,9 @@ class Queue(Generic[Newcomer]):
         """Let so many wait for one id from now on; whoever waits already goes on waiting."""
         self._most = most
 
+    def __len__(self) -> int:
+        return len(self._lines)
+
     def join(self, client_id: bytes, newcomer: Newcomer) -> bool:
         """Stand in line; False when the line is full."""
         line = self._lines.setdefault(client_id, deque())

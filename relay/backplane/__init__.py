@@ -6,6 +6,7 @@
 - `records`: what those streams carry.
 - `router`: where an id is, and frames that wait until that is known.
 - `parcels`: what happens to them where they arrive, and to those that do not.
+- `pressure`: senders that wait until another node took what waits for it.
 - `recovery`: whom to tell that it is time to send again.
 - `claims`: who may have an id. `holdings`: who has it, and that only one does.
 - `presence`: who is online. `shares`: limits and replay memory.

@@ -102,6 +102,11 @@ class Claims:
         """How many newcomers wait for other nodes."""
         return len(self._claims)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits, here or for us."""
+        return not self._claims and not self._judged and not self._elsewhere
+
     def standing(self, session: "Session") -> Standing:
         """Tell how a newcomer of ours stands to its id."""
         claim = self._claims.get(session.id)
@@ -165,13 +170,19 @@ class Claims:
     def _granted(self, claim: Claim) -> None:
         if not self._node.router.passable(claim.session.id):
             claim.waits_for_way = True
+            # A node that says so much and reads nothing: what comes back after that is answered with 0x03.
+            self._node.later(PATIENCE, self._passed, claim)
             return
         self._finished(claim, admitted=True)
 
     def passed(self, client_id: bytes) -> None:
         """Nothing comes back any more of what was sent to where an id was."""
         claim = self._claims.get(client_id)
-        if claim is not None and claim.waits_for_way:
+        if claim is not None:
+            self._passed(claim)
+
+    def _passed(self, claim: Claim) -> None:
+        if claim.waits_for_way and self._current(claim):
             self._finished(claim, admitted=True)
 
     def _finished(self, claim: Claim, *, admitted: bool, repeated: bool = False) -> None:

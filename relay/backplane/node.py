@@ -14,6 +14,7 @@ from relay.backplane.link import CHUNK, GONE_AFTER, Peer
 from relay.backplane.options import ClusterOptions
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
+from relay.backplane.pressure import Pressure
 from relay.backplane.records import Kind
 from relay.backplane.recovery import Recovery
 from relay.backplane.router import Router
@@ -92,6 +93,7 @@ class Backplane:
         self.presence: RemotePresence = RemotePresence(self)
         self.parcels: Parcels = Parcels(self)
         self.recovery: Recovery = Recovery(self)
+        self.pressure: Pressure = Pressure(self)
         self.shares: Shares = Shares(self)
         bus.changed = self._bus_changed
 
@@ -133,6 +135,7 @@ class Backplane:
         for peer in list(self.peers):
             peer.gone()
         self._peers.clear()
+        self.pressure.ease_all()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> None:
         until = self.clock() + seconds
@@ -227,6 +230,7 @@ class Backplane:
                 self._gone(peer)
             else:
                 peer.beat(now)
+        self.pressure.ease_all()
         if self.bus.connected:
             self.recovery.recover()
         if now - self._announced >= ANNOUNCE_EVERY:
@@ -294,6 +298,8 @@ class Backplane:
         dirty, self._dirty = self._dirty, {}
         for peer in dirty:
             peer.flush(now)
+        if self.pressure:
+            self.pressure.ease_all()
 
     def owes(self, peer: Peer) -> None:
         """Flush a link soon, if nothing else does before."""

@@ -194,7 +194,10 @@ class Parcels:
                     self._node.recovery.remember(parcel.sender, parcel.target, peer)
         elif parcel.kind == Kind.WAKE:
             # Nobody has a session of theirs, so they are not awake.
-            core.control.wake_absent(c.Wake.parse(parcel.payload), parcel.sender)
+            try:
+                core.control.wake_absent(c.Wake.parse(parcel.payload), parcel.sender)
+            except WireError:
+                self._node.count("malformed")  # it came back, and is none of ours
         elif parcel.kind == Kind.TO_NOTIFIER:
             core.counters.refusals[Refusal.NO_NOTIFIER] += 1
         else:

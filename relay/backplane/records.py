@@ -42,7 +42,7 @@ class Kind(IntEnum):
     LEAVE = 20  # this node goes; it ended its sessions
     SYNC = 21  # number(4)
     SYNCED = 22  # number(4): all before that SYNC was taken, and what came of it was said
-    RETRY = 23  # (sender(8) target(8))…: refused on the way, which is free now; RECOVERED when it is to be sent again
+    RETRY = 29  # (sender(8) target(8))…: refused on the way, which is free now; RECOVERED when it is to be sent again
 
 
 class Parcel(NamedTuple):

@@ -94,6 +94,8 @@ class Router:
             return
         if peer.put_packet(sender, sender.id, target, packet):
             return
+        if self._node.pressure.hold(peer, sender, target, packet):
+            return
         sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
         self._node.recovery.remember(sender.id, target, peer)
 
