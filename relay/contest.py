@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.core import Core
 
 _PING_SIZE = 8
+_REPLACED = "replaced by a newer session"
 
 
 class Contest:
@@ -121,7 +122,7 @@ class Contest:
             # It would go in a moment anyway, whether it answers or not, and its client is where it shall be.
             holder.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
         else:
-            holder.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, "replaced by a newer session")
+            holder.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, _REPLACED)
 
     # --- The holder is asked -----------------------------------------------------------------------------------------
 
@@ -185,17 +186,19 @@ class Contest:
 
     # --- Other nodes of the cluster ----------------------------------------------------------------------------------
 
-    def cluster_decided(self, session: Session, *, admitted: bool, repeated: bool = False) -> None:
-        """The other nodes leave its id to a newcomer of ours, or do not; `repeated`: one knows its handshake."""
+    def cluster_decided(self, session: Session, refused: Ending | None) -> None:
+        """The other nodes leave its id to a newcomer of ours, or it ends in this way."""
         core = self._core
         del self._asking[session.id]
         core.claims.leave(session.id, session)
         if core.draining:
             pass  # it is closed in a moment, with all others
-        elif admitted:
+        elif refused is None:
             core.entry.let_in(session)
-        elif repeated:
+        elif refused is Ending.REPLAYED_HANDSHAKE:
             core.entry.refuse_replayed(session)
+        elif refused is Ending.REPLACED:
+            session.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, _REPLACED)
         else:
             self._refuse(session)
         self._settle(session.id)

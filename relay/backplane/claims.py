@@ -16,6 +16,9 @@ Whoever comes to the front of a line whose holder is gone is *given* the id. It 
 have it by now, and stays the first in that line until its node says that it is decided: those behind it meet the table
 after it, as at one relay. Newcomers at one node stand in line there, and only the first of them in that of another.
 
+Whoever was overtaken on its way by a session that came later does not put it out: that is where the client is now. It
+is ended as it would be if it had been let in first, as replaced.
+
 Nobody waits for ever: a node that is gone, hung or lost has no line, and who stood in it goes on as if nobody had the
 id. Should two be let in by that, `relay.backplane.holdings` ends one of them.
 """
@@ -28,6 +31,7 @@ from relay.backplane.bus import Outcome
 from relay.backplane.link import Peer
 from relay.backplane.lookup import ANSWER_WITHIN, Found, Standing, ask
 from relay.backplane.records import CLAIM, Kind
+from relay.reasons import Ending
 
 if TYPE_CHECKING:
     from relay.backplane.node import Backplane
@@ -41,6 +45,8 @@ another node that it was given to."""
 _FREE: Final = 0
 _TAKEN: Final = 1
 _REPEATED: Final = 2
+_REPLACED: Final = 3
+_ENDINGS: Final = {bytes((_REPEATED,)): Ending.REPLAYED_HANDSHAKE, bytes((_REPLACED,)): Ending.REPLACED}
 
 
 class Claim:
@@ -48,9 +54,9 @@ class Claim:
 
     __slots__ = ("given", "holder", "number", "session", "until", "waits_for_way")
 
-    def __init__(self, session: "Session", until: float) -> None:
+    def __init__(self, session: "Session", now: float) -> None:
         self.session = session
-        self.until = until
+        self.until = now + PATIENCE
         self.holder: Peer | None = None
         """The node in whose line it stands."""
         self.number = 0
@@ -116,7 +122,7 @@ class Claims:
 
     def claim(self, session: "Session") -> None:
         """Find out whether a newcomer may have its id; `Contest.cluster_decided` is called, not from within this."""
-        claim = Claim(session, self._node.clock() + PATIENCE)
+        claim = Claim(session, self._node.clock())
         self._claims[session.id] = claim
         self._node.holdings.hold(session)
         self._node.router.claiming(session.id)
@@ -163,7 +169,7 @@ class Claims:
         if not self._current(claim):
             return
         if self._node.clock() >= claim.until:
-            self._finished(claim, admitted=False)
+            self._finished(claim, Ending.ID_IN_USE)
         else:
             self._ask(claim)
 
@@ -173,7 +179,7 @@ class Claims:
             # A node that says so much and reads nothing: what comes back after that is answered with 0x03.
             self._node.later(PATIENCE, self._passed, claim)
             return
-        self._finished(claim, admitted=True)
+        self._finished(claim)
 
     def passed(self, client_id: bytes) -> None:
         """Nothing comes back any more of what was sent to where an id was."""
@@ -183,13 +189,13 @@ class Claims:
 
     def _passed(self, claim: Claim) -> None:
         if claim.waits_for_way and self._current(claim):
-            self._finished(claim, admitted=True)
+            self._finished(claim)
 
-    def _finished(self, claim: Claim, *, admitted: bool, repeated: bool = False) -> None:
+    def _finished(self, claim: Claim, refused: Ending | None = None) -> None:
         node, session = self._node, claim.session
         del self._claims[session.id]
         # What waits for the id stays where it is until the session can be found, or is refused.
-        node.core.contest.cluster_decided(session, admitted=admitted, repeated=repeated)
+        node.core.contest.cluster_decided(session, refused)
         if node.core.sessions.get(session.id) is not session:
             # Also where nobody is let in any more: whoever asks must not be told for minutes that somebody claims it.
             node.holdings.let_go(session)
@@ -207,11 +213,13 @@ class Claims:
         self._number = self._number + 1 & 0xFFFFFFFF
         claim.number, claim.holder = self._number, holder
         self._judged[claim.number] = claim
-        holder.put(Kind.CLAIM, CLAIM.pack(claim.number, public.x_pub, public.ed_pub))
+        now = self._node.clock()
+        # Nothing is read from a newcomer behind its handshake.
+        age = int((now - claim.session.last_in) * 1e6)
+        holder.put(Kind.CLAIM, CLAIM.pack(claim.number, age, public.x_pub, public.ed_pub))
         # Those before it may each take as long as a client has to answer, and a node to find out what they ask.
         patience = limits.claim_queue * (limits.claim_wait + PATIENCE)
-        until = self._node.clock() + patience
-        self._node.later(limits.claim_wait + ANSWER_WITHIN, self._overdue, claim, claim.number, until)
+        self._node.later(limits.claim_wait + ANSWER_WITHIN, self._overdue, claim, claim.number, now + patience)
 
     def _step_out(self, claim: Claim) -> None:
         holder = claim.holder
@@ -235,7 +243,7 @@ class Claims:
             self._granted(claim)
         elif now >= until:
             self._step_out(claim)
-            self._finished(claim, admitted=False)
+            self._finished(claim, Ending.ID_IN_USE)
         else:
             self._node.later(ANSWER_WITHIN, self._overdue, claim, number, until)  # it lives, and has a line
 
@@ -250,7 +258,7 @@ class Claims:
             claim.given[peer] = number
             self._ask(claim)
         else:
-            self._finished(claim, admitted=False, repeated=body[4:] == bytes((_REPEATED,)))
+            self._finished(claim, _ENDINGS.get(body[4:], Ending.ID_IN_USE))
 
     @staticmethod
     def _report(claim: Claim) -> None:
@@ -266,7 +274,7 @@ class Claims:
         if len(body) != CLAIM.size:
             self._node.count("malformed")
             return
-        number, x_pub, ed_pub = CLAIM.unpack(body)
+        number, age, x_pub, ed_pub = CLAIM.unpack(body)
         try:
             newcomer = Elsewhere(self, peer, number, PublicIdentity(x_pub, ed_pub))
         except BadKey:
@@ -275,6 +283,9 @@ class Claims:
         self._elsewhere[peer, number] = newcomer
         if self._node.shares.repeated(peer, x_pub):
             self.answer(newcomer, _REPEATED)
+            return
+        if self._node.holdings.came_after(newcomer.public, self._node.clock() - age / 1e6):
+            self.answer(newcomer, _REPLACED)
             return
         self._node.core.contest.claimed_elsewhere(newcomer)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from websockets.frames import CloseCode
 
+from keys.identity import PublicIdentity
 from relay.backplane.bus import Outcome
 from relay.backplane.link import Peer
 from relay.backplane.lookup import Found, Standing, answer, ask
@@ -33,12 +34,13 @@ SAME_TIME: Final = 3.0
 class Held:
     """An id that this node has, or claims."""
 
-    __slots__ = ("admitted", "serial", "session", "subject")
+    __slots__ = ("admitted", "came", "serial", "session", "subject")
 
-    def __init__(self, session: "Session", subject: str, serial: int) -> None:
+    def __init__(self, session: "Session", subject: str, serial: int, came: float) -> None:
         self.session = session
         self.subject = subject
         self.serial = serial
+        self.came = came
         self.admitted: float | None = None
 
 
@@ -58,7 +60,9 @@ class Holdings:
         held = self._held.get(session.id)
         subject = self._node.seals.id_subject(session.id) if held is None else held.subject
         self._serial = self._serial + 1 & 0xFFFFFFFF
-        self._held[session.id] = ours = Held(session, subject, self._serial)
+        # Of a newcomer this is the time of its handshake, behind which nothing is read yet.
+        came = session.last_in if held is None or held.session is not session else held.came
+        self._held[session.id] = ours = Held(session, subject, self._serial, came)
         if held is None:
             self._node.bus.subscribe(subject, self._question)
             self._node.subjects[subject] = session.id
@@ -76,6 +80,11 @@ class Holdings:
         """A session has its id."""
         self.hold(session).admitted = self._node.clock()
         self._node.later(CHECK_AFTER, self._check, session, CHECKS)
+
+    def came_after(self, public: PublicIdentity, when: float) -> bool:
+        """Tell whether a client has a session here whose handshake came after that time."""
+        held = self._held.get(public.id)
+        return held is not None and held.admitted is not None and held.session.public == public and held.came > when
 
     def _question(self, question: bytes, reply: str, subject: str) -> None:
         client_id = self._node.subjects.get(subject)

@@ -135,7 +135,7 @@ class Backplane:
         for peer in list(self.peers):
             peer.gone()
         self._peers.clear()
-        self.pressure.ease_all()
+        self.pressure.close()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> None:
         until = self.clock() + seconds
@@ -230,7 +230,7 @@ class Backplane:
                 self._gone(peer)
             else:
                 peer.beat(now)
-        self.pressure.ease_all()
+        self.pressure.ease()
         if self.bus.connected:
             self.recovery.recover()
         if now - self._announced >= ANNOUNCE_EVERY:
@@ -299,7 +299,7 @@ class Backplane:
         for peer in dirty:
             peer.flush(now)
         if self.pressure:
-            self.pressure.ease_all()
+            self.pressure.ease()
 
     def owes(self, peer: Peer) -> None:
         """Flush a link soon, if nothing else does before."""

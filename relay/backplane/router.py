@@ -30,6 +30,9 @@ ASKING: Final = 4096
 """Ids that may be asked for at once."""
 WAITING_EACH: Final = 4 * 1024 * 1024
 """Bytes of parcels that may wait for one id: as many as for a recipient that is here and stalls."""
+WAITING_SOFT: Final = 64 * 1024
+"""Bytes for one id beyond which senders are let wait for a moment, so that what waits for many ids of one node finds
+room on the way there when all are found."""
 WAITING_ALL: Final = 32 * 1024 * 1024
 """Bytes of parcels that may wait for all."""
 AGAIN: Final = 0.05
@@ -94,7 +97,7 @@ class Router:
             return
         if peer.put_packet(sender, sender.id, target, packet):
             return
-        if self._node.pressure.hold(peer, sender, target, packet):
+        if self._node.pressure.packet(peer, sender, target, packet):
             return
         sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
         self._node.recovery.remember(sender.id, target, peer)
@@ -141,7 +144,9 @@ class Router:
 
     def _put(self, peer: Peer, parcel: Parcel) -> None:
         # What is not told if it fails takes no room that is not bounded either.
-        if not peer.put_frame(parcel.encode(), parcel):
+        if peer.put_frame(parcel.encode(), parcel):
+            return
+        if parcel.kind != FRAME or not self._node.pressure.parcel(peer, parcel):
             self._node.parcels.failed(parcel, Refusal.NODE_FULL, peer)
 
     def _open(self, target: bytes) -> Waiting:
@@ -169,6 +174,8 @@ class Router:
         waiting.bytes += size
         self.bytes += size
         (waiting.returned if returned else waiting.fresh).append(parcel)
+        if waiting.bytes > WAITING_SOFT and parcel.kind == FRAME:
+            self._node.pressure.wait(waiting, self._node.core.sessions.get(parcel.sender))
 
     # --- Coming back -------------------------------------------------------------------------------------------------
 
@@ -227,6 +234,7 @@ class Router:
         if waiting.claimed or (session is None and waiting.found is None) or waiting.barrier is not None:
             return
         del self._waiting[target]
+        self._node.pressure.free(waiting)
         self.bytes -= waiting.bytes
         parcels = [*waiting.returned, *waiting.fresh]
         found = waiting.found

@@ -138,6 +138,19 @@ def test_of_three_who_claim_at_once_one_goes_on(order: tuple[int, int, int]) -> 
     assert not sum(node.two_sessions for node in cluster.nodes)
 
 
+@pytest.mark.parametrize("gap", [0.002, 0.03, 0.3])
+@pytest.mark.parametrize("nodes", list(permutations(range(3), 2)))
+def test_the_later_of_two_connections_stays_whichever_is_decided_first(nodes: tuple[int, int], gap: float) -> None:
+    """As when a client loses its network just after its handshake: its first connection is dead, and nobody knows."""
+    cluster = Cluster()
+    cluster.medium.delay = 0.01
+    earlier = newcomer(cluster, nodes[0], gap)
+    later = newcomer(cluster, nodes[1], 3.0)
+    assert earlier.over
+    assert not later.over
+    check_one(cluster, nodes[1])
+
+
 # --- Bounds ----------------------------------------------------------------------------------------------------------
 
 
@@ -195,10 +208,11 @@ def test_the_holders_node_leaves_while_a_line_waits() -> None:
     cluster.nodes[0].stop()
     cluster.buses[0].die()
     cluster.advance(1.0)
-    # Nobody is left who knows who was first: the lower number goes on, and the other meets it.
-    assert was_in(newcomers[1])
-    assert not newcomers[0].over
-    check_one(cluster, 2)
+    # Nobody is left who knows who was first, and the lower number goes on; the other came earlier than what it meets.
+    assert newcomers[0].close_code == 1008
+    assert not newcomers[0].said
+    assert not newcomers[1].over
+    check_one(cluster, 1)
 
 
 def test_a_newcomers_node_leaves_while_it_waits() -> None:

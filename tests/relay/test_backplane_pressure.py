@@ -129,6 +129,24 @@ def test_the_total_of_those_who_wait_is_bounded() -> None:
     cluster.check_settled()
 
 
+def test_senders_wait_while_it_is_asked_where_their_recipients_are() -> None:
+    """All at once: what waits for answers is more than may wait for the node that has them all."""
+    cluster = Cluster(2, Limits(queue_size=2_000_000))
+    senders, recipients = cluster.connect(0, *range(10, 26)), cluster.connect(1, *range(30, 46))
+    cluster.medium.delay = 0.01
+    sent = []
+    for sender, recipient in zip(senders, recipients, strict=True):
+        sent.append([sender.send(recipient, 30_000) for _ in range(40)])
+    cluster.advance(0.005)
+    assert all(sender.session.held for sender in senders)
+    assert cluster.nodes[0].router.bytes < 2_000_000
+    cluster.advance(5.0)
+    for sender, recipient, nonces in zip(senders, recipients, sent, strict=True):
+        assert recipient.delivered == nonces
+        assert not sender.nacked
+    cluster.check_settled()
+
+
 def test_a_sender_that_leaves_while_it_waits() -> None:
     cluster = Cluster(2)
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
@@ -211,6 +229,7 @@ def test_each_way_is_waited_for_by_itself() -> None:
     cluster.run()
     cluster.buses[2].pause()
     overrun(cluster, alice, carol, 60)
+    cluster.advance(1.2)
     hung(cluster, alice, bob)
     cluster.buses[1].read_on()
     cluster.advance(1.0)
