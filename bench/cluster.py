@@ -220,6 +220,7 @@ class _Held:
 
     def __init__(self, client_id: bytes) -> None:
         self.id = client_id
+        self.last_in = 0.0
 
 
 async def _ids(count: int, url: str) -> None:

@@ -8,13 +8,13 @@ from relay.backplane.link import FRAME, FRAME_HEAD, RECORD, Peer
 from relay.backplane.records import PARCEL, Kind, Parcel, encode_refused, parse_parcel, parse_refused
 from relay.outbox import frame_head
 from relay.reasons import Refusal
+from relay.session import Session
 from relay.websocket import Phase
 from wire import commands as c
 from wire.errors import WireError
 
 if TYPE_CHECKING:
     from relay.backplane.node import Backplane
-    from relay.session import Session
 
 _REASONS: Final = tuple(Refusal)
 _SENDERS: Final = 65_536
@@ -56,6 +56,11 @@ class Parcels:
                 known.clear()  # nothing but their identity is lost
             sender = known[client_id] = Sender(peer, client_id)
         return sender
+
+    def sender_of(self, parcel: Parcel) -> "Session | None":
+        """Return the session of this node that sent a parcel; of one that came back, whoever has its id now."""
+        origin = parcel.origin
+        return origin if isinstance(origin, Session) else self._node.core.sessions.get(parcel.sender)
 
     def node_gone(self, peer: Peer) -> None:
         """A node is gone."""
@@ -159,8 +164,7 @@ class Parcels:
         if parcel.kind != Kind.FRAME:
             self._obey(session, parcel)
             return
-        sender = self._node.core.sessions.get(parcel.sender)
-        session.deliver(parcel.payload, parcel.sender, sender)
+        session.deliver(parcel.payload, parcel.sender, self.sender_of(parcel))
 
     def _obey(self, session: "Session", parcel: Parcel) -> None:
         """Do what a client asked for, here where the one lives whom it is about."""
@@ -185,7 +189,7 @@ class Parcels:
         """A parcel of this node cannot be delivered; to this node, if that is known."""
         core = self._node.core
         if parcel.kind == Kind.FRAME:
-            sender = core.sessions.get(parcel.sender)
+            sender = self.sender_of(parcel)
             if sender is None:
                 core.counters.refusals[refusal] += 1
             else:
@@ -205,6 +209,6 @@ class Parcels:
 
     def dropped(self, record: bytes, origin: object) -> None:
         """A node is gone, and with it what was on its way there."""
-        parcel = origin if isinstance(origin, Parcel) else parse_parcel(record[0], record[RECORD.size :])
+        parcel = origin if isinstance(origin, Parcel) else parse_parcel(record[0], record[RECORD.size :], origin)
         if parcel is not None:
             self.failed(parcel, Refusal.NODE_LOST)

@@ -56,7 +56,7 @@ class Pressure:
 
     def parcel(self, peer: Peer, parcel: Parcel) -> bool:
         """As `packet`, with one that had to wait for an answer."""
-        sender = self._node.core.sessions.get(parcel.sender)
+        sender = self._node.parcels.sender_of(parcel)
         return self._beyond(peer, sender, lambda: peer.put_frame(parcel.encode(), parcel))
 
     def _beyond(self, peer: Peer, sender: "Session | None", put: Callable[[], bool]) -> bool:

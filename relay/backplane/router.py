@@ -175,7 +175,7 @@ class Router:
         self.bytes += size
         (waiting.returned if returned else waiting.fresh).append(parcel)
         if waiting.bytes > WAITING_SOFT and parcel.kind == FRAME:
-            self._node.pressure.wait(waiting, self._node.core.sessions.get(parcel.sender))
+            self._node.pressure.wait(waiting, self._node.parcels.sender_of(parcel))
 
     # --- Coming back -------------------------------------------------------------------------------------------------
 
