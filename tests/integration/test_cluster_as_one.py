@@ -1,6 +1,8 @@
 """What else is tested of one relay, run against several, as far as it has a meaning there and takes little time.
 
-Not here is what a node does by itself whatever the others do: listening, TLS, pages, openings, files, its own end.
+Not here is what a node does by itself whatever the others do (listening, TLS, pages, openings, files, its own end), and
+what counts on it that each 0x03 comes before that to a later frame: in a cluster those of one recipient come in order,
+while those of two come from two nodes.
 """
 
 from __future__ import annotations
@@ -10,25 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.test_abrupt_loss import (  # noqa: F401 - they are collected here too
-    test_reconnect_storm_after_a_kill,
-    test_socket_that_dies_amid_a_frame,
-)
+from tests.integration.test_abrupt_loss import test_reconnect_storm_after_a_kill  # noqa: F401 - collected here too
 from tests.integration.test_limits_process import (  # noqa: F401
     test_commands_that_do_not_open_are_malformed,
     test_fragments_add_up_to_the_same_limit,
     test_largest_frame_and_one_byte_more,
     test_malformed_frames_are_forgiven_up_to_a_number,
 )
-from tests.integration.test_stalled import (  # noqa: F401
-    test_only_those_who_watch_are_told_that_it_reads_again,
-    test_stalled_reader_costs_only_itself,
-)
+from tests.integration.test_stalled import test_stalled_reader_costs_only_itself  # noqa: F401
 from tests.integration.test_throughput_integrity import test_every_frame_once_and_in_order  # noqa: F401
 from tests.integration.test_wake import (  # noqa: F401
     NOTIFIER,
     test_message_does_not_wake_the_active_but_a_call_does,
-    test_message_wakes_whoever_is_connected_and_silent,
     test_push_registration_carries_the_id_of_the_session,
     test_wakes_are_limited_per_pair,
     test_wakes_for_the_absent_are_forwarded_as_they_came,

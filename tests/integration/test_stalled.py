@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.clients import Client, Clients, Closed, eventually, run_async
-from tests.support.flood import Flood, Growth, await_handled, await_online, check_resumed, echo, take_frames
+from tests.support.flood import Flood, Growth, await_handled, check_resumed, echo, take_frames
 from wire import commands as c
 from wire.session import PeerFrame
 
@@ -77,7 +77,7 @@ async def test_only_those_who_watch_are_told_that_it_reads_again(start_relay: Ca
             await await_handled(flood)
             assert flood.refused
         victim.read_on()
-        await await_online(floods[0])
+        await refused.expect(c.PeerOnline)
         await take_frames(victim, floods)
         for client in (refused, not_refused, stranger):
             await client.round_trip()
