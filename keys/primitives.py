@@ -188,7 +188,7 @@ class AeadStream:
         """Return `plaintext` sealed: its length plus a 16-byte tag."""
         return self._seal(count.to_bytes(12, "big"), plaintext, bound)
 
-    def open(self, count: int, ciphertext: bytes, bound: bytes) -> bytes:
+    def open(self, count: int, ciphertext: bytes | memoryview, bound: bytes) -> bytes:
         """Return what :meth:`seal` sealed under the same count.
 
         Raises:

@@ -14,6 +14,7 @@ from keys.errors import KeysError
 from relay.own_keys import keys_place, look_for_keys
 from relay.reload import APPLIES, CONTENT
 from relay.settings import NAMES, Loaded, Settings, load_with_origins
+from relay.settings_checks import warn_of_nats
 from relay.settings_help import PROGRAM, default_text, default_value, in_groups, varies
 from relay.settings_names import FILE_SUFFIX, NOT_IN_FILE, Leaf, Names
 from relay.settings_problems import DEFAULT, BadSettings
@@ -73,6 +74,7 @@ def check(loaded: Loaded, environ: Mapping[str, str]) -> str:
         (
             f"settings: {loaded.file or 'no relay.toml'}",
             f"keys: {keys_place(loaded.settings, environ)}{'' if keys else ', minted at the start'}",
+            *(f"warning: {text}" for text in warn_of_nats(loaded.settings)),
             "ok",
         )
     )

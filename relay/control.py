@@ -24,7 +24,7 @@ _SHARES: Final = 256
 """A session may watch the 1/256 part of the subscriptions that are free, its own included."""
 
 
-_RATES: Final = (
+RATES: Final = (
     "introductions",
     "introductions_pair",
     "introductions_target",
@@ -43,11 +43,11 @@ class Control:
         limits = core.limits
         self._core = core
         keys, random = limits.rate_keys, core.random
-        self._rates = {name: Buckets(*limits.rate(name), keys, random) for name in _RATES}
+        self.rates = {name: Buckets(*limits.rate(name), keys, random) for name in RATES}
 
     def change(self, limits: Limits) -> None:
         """Go by other limits from now on."""
-        for name, buckets in self._rates.items():
+        for name, buckets in self.rates.items():
             buckets.change(*limits.rate(name), limits.rate_keys)
 
     def command_received(self, session: "Session", message: bytes) -> None:
@@ -79,7 +79,7 @@ class Control:
 
     def expire(self, now: float) -> None:
         """Forget buckets that are full again."""
-        for buckets in self._rates.values():
+        for buckets in self.rates.values():
             buckets.forget_full(now)
 
     def _obey(self, session: "Session", body: c.ClientBody) -> None:
@@ -157,7 +157,8 @@ class Control:
         now = self._core.clock()
         pair = session.id + body.target_id
         if not (
-            self._rates["introductions_pair"].allow(pair, now) and self._rates["introductions"].allow(session.id, now)
+            self.rates["introductions_pair"].allow(pair, now, session.id)
+            and self.rates["introductions"].allow(session.id, now, session.id)
         ):
             self._refused(Refusal.RATE)
             return
@@ -172,7 +173,7 @@ class Control:
 
     def introduced(self, target: "Session", introduction: c.IntroFrom) -> None:
         """Pass an introduction to a session of ours, unless it has to bear too many."""
-        if not self._rates["introductions_target"].allow(target.id, self._core.clock()):
+        if not self.rates["introductions_target"].allow(target.id, self._core.clock(), target.id):
             self._refused(Refusal.TARGET_RATE)
         elif not target.send(introduction):
             self._refused(Refusal.RECIPIENT_FULL)
@@ -187,8 +188,8 @@ class Control:
         if target is not None and self._awake(target, body):
             return
         if not (
-            self._rates["wakes_pair"].allow(session.id + body.target_id, now)
-            and self._rates["wakes"].allow(session.id, now)
+            self.rates["wakes_pair"].allow(session.id + body.target_id, now, session.id)
+            and self.rates["wakes"].allow(session.id, now, session.id)
         ):
             self._refused(Refusal.RATE)
         elif target is not None or core.cluster is None:
@@ -216,7 +217,7 @@ class Control:
     def wake_notifier(self, notifier: "Session", body: c.Wake) -> None:
         """Give a WAKE to the notifier, who is with us, unless the target has to bear too many."""
         core = self._core
-        if not self._rates["wakes_target"].allow(body.target_id + bytes((body.is_message,)), core.clock()):
+        if not self.rates["wakes_target"].allow(body.target_id + bytes((body.is_message,)), core.clock()):
             # Messages and calls apart: whoever crowds out the ones has not yet silenced the others.
             self._refused(Refusal.TARGET_RATE)
         elif notifier.send(body):
@@ -227,7 +228,7 @@ class Control:
     def _push_register(self, session: "Session", body: c.PushRegister) -> None:
         if not self._may_push():
             return
-        if not self._rates["registrations"].allow(session.id, self._core.clock()):
+        if not self.rates["registrations"].allow(session.id, self._core.clock(), session.id):
             self._refused(Refusal.RATE)
         else:
             self._to_notifier(c.PushForward(session.id, body.kind, body.token), session.id, self.register_at)

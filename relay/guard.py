@@ -1,171 +1,212 @@
 """What protects the relay from repetition: replay memory, token buckets, tallies. Pure: `now` is passed in."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from keys.primitives import KEY_SIZE, keyed_digest, random_bytes
 
 _DIGEST = 8
 _KEY_DIGEST = 16
+Value = TypeVar("Value")
 
 
-class ReplayMemory:
+class _Memory(Generic[Value]):
+    """What is remembered of so many keys, the least recently used of which goes first.
+
+    Keys name clients and addresses. They are kept as digests under a random key of this process, or under one that
+    several processes have which remember together.
+    """
+
+    def __init__(self, keys: int, random: Callable[[int], bytes]) -> None:
+        self._secret = random(KEY_SIZE)
+        self._keys = keys
+        self._tell: Callable[[bytes, bytes], None] | None = None
+        self._held: OrderedDict[bytes, Value] = OrderedDict()
+
+    def share(self, secret: bytes, tell: Callable[[bytes, bytes], None]) -> None:
+        """Remember together with others who have this secret; `tell` is told what they have to know.
+
+        What was remembered before, under a key that the others do not have, is forgotten.
+        """
+        self._secret = secret
+        self._tell = tell
+        self._held.clear()
+
+    def alone(self) -> None:
+        """Tell nobody any more."""
+        self._tell = None
+
+    def latest(self) -> list[bytes]:
+        """Return the digests of all keys, the one used last first."""
+        keys = list(self._held)
+        keys.reverse()  # in half the time that it takes to walk through it the other way round
+        return keys
+
+    def _digest(self, key: bytes) -> bytes:
+        return keyed_digest(self._secret, key, _KEY_DIGEST)
+
+    def _keep(self, digest: bytes, value: Value) -> None:
+        self._held[digest] = value
+        self._held.move_to_end(digest)
+        if len(self._held) > self._keys:
+            self._held.popitem(last=False)
+
+    def _bound(self, keys: int) -> None:
+        self._keys = keys
+        while len(self._held) > keys:
+            self._held.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+class ReplayMemory(_Memory[bytes]):
     """Remembers nonces: a small ring per key, so that nobody can flush another's memory by filling it.
 
-    What is kept are digests under a random key of this process: a copy of the memory names no client and no nonce.
-    The memory ends with the process, and a nonce older than its key's ring is forgotten; both are stated in
-    PROTOCOL.md §8.4.
+    What is kept are digests: a copy of the memory names no client and no nonce. Without others who remember the same
+    the memory ends with the process, and a nonce older than its key's ring is forgotten; both are stated in
+    PROTOCOL.md §8.4. Shared, `tell` is given the digests of each key and nonce.
 
     Args:
         ring: nonces per key.
         keys: keys in all; the least recently used goes first.
     """
 
+    # Each value is a byte string of digests, oldest first.
+
     def __init__(self, ring: int, keys: int, random: Callable[[int], bytes] = random_bytes) -> None:
+        super().__init__(keys, random)
         self._ring = ring
-        self._keys = keys
-        self._secret = random(KEY_SIZE)
-        self._tell: Callable[[tuple[bytes, bytes]], None] | None = None
-        # Each value is a byte string of digests, oldest first.
-        self._seen: OrderedDict[bytes, bytes] = OrderedDict()
 
     def change(self, ring: int, keys: int) -> None:
         """Remember so many from now on; what is more than that goes as if it had come now, the oldest first."""
         self._ring = ring
-        self._keys = keys
-        while len(self._seen) > keys:
-            self._seen.popitem(last=False)
+        self._bound(keys)
 
     def first_time(self, x_pub: bytes, nonce: bytes) -> bool:
         """Remember a nonce of the owner of `x_pub`; tell whether it was not seen before.
 
         Call it only for bytes that were authenticated: else anybody could fill the ring of a key that is not theirs.
         """
-        key = keyed_digest(self._secret, x_pub, _KEY_DIGEST)
+        key = self._digest(x_pub)
         digest = keyed_digest(self._secret, x_pub + nonce, _DIGEST)
-        ring = self._seen.get(key, b"")
-        for at in range(0, len(ring), _DIGEST):
-            if ring[at : at + _DIGEST] == digest:
-                self._seen.move_to_end(key)
-                return False
-        self._put(key, ring, digest)
+        ring = self._held.get(key, b"")
+        if digest in _digests(ring):
+            self._held.move_to_end(key)
+            return False
+        self._keep(key, (ring + digest)[-self._ring * _DIGEST :])
         if self._tell is not None:
-            self._tell((key, digest))
+            self._tell(key, digest)
         return True
-
-    def _put(self, key: bytes, ring: bytes, digest: bytes) -> None:
-        self._seen[key] = (ring + digest)[-self._ring * _DIGEST :]
-        self._seen.move_to_end(key)
-        if len(self._seen) > self._keys:
-            self._seen.popitem(last=False)
-
-    def share(self, secret: bytes, tell: Callable[[tuple[bytes, bytes]], None]) -> None:
-        """Remember together with others who have this secret: `tell` is given the digests of each key and nonce.
-
-        What was remembered before, under a key that the others do not have, is forgotten.
-        """
-        self._secret = secret
-        self._tell = tell
-        self._seen.clear()
-
-    def alone(self) -> None:
-        """Tell nobody any more."""
-        self._tell = None
 
     def remember(self, key: bytes, digest: bytes) -> bool:
         """Remember what another saw, by its digests; tell whether it was not seen before."""
-        ring = self._seen.get(key, b"")
-        if digest in (ring[at : at + _DIGEST] for at in range(0, len(ring), _DIGEST)):
+        ring = self._held.get(key, b"")
+        if digest in _digests(ring):
             return False
-        self._put(key, ring, digest)
+        self._keep(key, (ring + digest)[-self._ring * _DIGEST :])
         return True
+
+    def inherit(self, key: bytes, ring: bytes) -> None:
+        """Take over what another remembers of a key: as older than all that is here, and where there is room for it.
+
+        Given with the key used last first, keys come to stand in the order in which the other has them.
+        """
+        known = self._held.get(key)
+        if known is not None:
+            here = set(_digests(known))
+            older = b"".join(digest for digest in _digests(ring) if digest not in here)
+            self._held[key] = (older + known)[-self._ring * _DIGEST :]
+        elif len(self._held) < self._keys:
+            self._held[key] = ring[-self._ring * _DIGEST :]
+            self._held.move_to_end(key, last=False)
+
+    def ring(self, key: bytes) -> bytes:
+        """Return what is remembered of the key with this digest: 8 bytes for each nonce, the oldest first."""
+        return self._held.get(key, b"")
 
     def known(self, more: Iterable[bytes] = ()) -> Callable[[bytes], bool]:
         """Return a test for the keys that are remembered now, and for `more`; what is remembered later is not in it."""
         secret = self._secret
-        keys = frozenset(self._seen).union(keyed_digest(secret, x_pub, _KEY_DIGEST) for x_pub in more)
+        keys = frozenset(self._held).union(keyed_digest(secret, x_pub, _KEY_DIGEST) for x_pub in more)
         return lambda x_pub: keyed_digest(secret, x_pub, _KEY_DIGEST) in keys
 
-    def __len__(self) -> int:
-        return len(self._seen)
+
+def _digests(ring: bytes) -> Iterator[bytes]:
+    return (ring[at : at + _DIGEST] for at in range(0, len(ring), _DIGEST))
 
 
-class Buckets:
+class Buckets(_Memory[tuple[float, float]]):
     """Token buckets by key: `burst` at once, `rate` per second after that; a rate of 0 allows everything.
 
     At most `keys` buckets are kept; the least recently used goes first, which forgives whoever was quiet longest.
-    Keys are kept as digests under a random key of this process, for they name addresses and who wrote to whom.
+    Shared, `tell` is given the digest of a key for each token spent, and whose it is as :meth:`allow` was told.
     """
 
+    # Each value is how many tokens there were, and when.
+
     def __init__(self, rate: float, burst: int, keys: int, random: Callable[[int], bytes] = random_bytes) -> None:
-        self._secret = random(KEY_SIZE)
+        super().__init__(keys, random)
         self._rate = rate
         self._burst = float(burst)
-        self._keys = keys
-        self._tell: Callable[[bytes], None] | None = None
-        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
     @property
     def burst(self) -> float:
         """What may be spent at once."""
         return self._burst
 
-    def share(self, secret: bytes, tell: Callable[[bytes], None]) -> None:
-        """Count together with others who have this secret: `tell` is given the digest of a key for each token spent.
-
-        What was spent before, under a key that the others do not have, is forgotten.
-        """
-        self._secret = secret
-        self._tell = tell
-        self._buckets.clear()
-
-    def alone(self) -> None:
-        """Tell nobody any more."""
-        self._tell = None
-
     def remembers(self, digest: bytes) -> bool:
         """Whether there is a bucket for the key with this digest."""
-        return digest in self._buckets
+        return digest in self._held
+
+    def _tokens(self, digest: bytes, now: float) -> float:
+        tokens, since = self._held.get(digest, (self._burst, now))
+        return min(self._burst, tokens + (now - since) * self._rate)
 
     def spent_elsewhere(self, digest: bytes, count: int, now: float) -> None:
         """Take tokens that others let the owner of a digest spend; what there was not becomes a debt of one burst."""
         if self._rate > 0:
-            tokens, since = self._buckets.get(digest, (self._burst, now))
-            tokens = min(self._burst, tokens + (now - since) * self._rate)
-            self._put(digest, max(tokens - count, -self._burst), now)
+            self._keep(digest, (max(self._tokens(digest, now) - count, -self._burst), now))
+
+    def missing(self, digest: bytes, now: float) -> float:
+        """Return how many tokens the bucket with this digest lacks to be full."""
+        return self._burst - self._tokens(digest, now) if self._rate > 0 else 0.0
+
+    def missing_elsewhere(self, digest: bytes, count: float, now: float) -> None:
+        """Let no more tokens be in a bucket than another left in it, which lacked so many to be full."""
+        if self._rate > 0 and count > self.missing(digest, now):
+            self._keep(digest, (max(self._burst - count, -self._burst), now))
 
     def change(self, rate: float, burst: int, keys: int) -> None:
         """Allow so much from now on. What was spent stays spent; what time has earned since goes by the new rate."""
         self._rate = rate
         self._burst = float(burst)
-        self._keys = keys
-        while len(self._buckets) > keys:
-            self._buckets.popitem(last=False)
+        self._bound(keys)
 
-    def allow(self, key: bytes, now: float) -> bool:
-        """Take one token from the bucket of `key`; tell whether there was one."""
+    def allow(self, key: bytes, now: float, owner: bytes = b"") -> bool:
+        """Take one token from the bucket of `key`; tell whether there was one.
+
+        Args:
+            key: whose bucket it is.
+            now: in seconds.
+            owner: the client (its id) in whose session it is spent, if that is not another every time.
+        """
         if self._rate <= 0:
             return True
-        key = keyed_digest(self._secret, key, _KEY_DIGEST)
-        tokens, since = self._buckets.get(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        digest = self._digest(key)
+        tokens = self._tokens(digest, now)
         allowed = tokens >= 1
-        self._put(key, tokens - 1 if allowed else tokens, now)
+        self._keep(digest, (tokens - 1 if allowed else tokens, now))
         if allowed and self._tell is not None:
-            self._tell(key)
+            self._tell(digest, owner)
         return allowed
-
-    def _put(self, key: bytes, tokens: float, now: float) -> None:
-        self._buckets[key] = (tokens, now)
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > self._keys:
-            self._buckets.popitem(last=False)
 
     def wait(self, key: bytes, now: float) -> float:
         """Return the seconds until there is a token for `key`, 0 if there is one; takes none."""
-        if self._rate <= 0 or not self._buckets:
+        if self._rate <= 0 or not self._held:
             return 0.0
-        found = self._buckets.get(keyed_digest(self._secret, key, _KEY_DIGEST))
+        found = self._held.get(self._digest(key))
         if found is None:
             return 0.0
         tokens, since = found
@@ -177,14 +218,11 @@ class Buckets:
             return
         # Twice, for a bucket may be as much in debt as it holds.
         lifetime = self._burst / self._rate * (1 if self._tell is None else 2)
-        while self._buckets:
-            _, since = next(iter(self._buckets.values()))
+        while self._held:
+            _, since = next(iter(self._held.values()))
             if now - since < lifetime:
                 return
-            self._buckets.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._buckets)
+            self._held.popitem(last=False)
 
 
 class Place:

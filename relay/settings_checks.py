@@ -1,5 +1,6 @@
 """What a value of the settings has to be: validators, whose errors are told with the setting's name and place."""
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -121,6 +122,31 @@ def check_cluster(settings: "Settings") -> None:
         raise ValueError("nats_cert and nats_key go together: set both or neither")
     if (settings.nats_ca or settings.nats_cert) and urlsplit(settings.nats[0]).scheme != "tls":
         raise ValueError("nats_ca and nats_cert are for TLS: write tls:// in --nats")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine and can be reached from no other; of names only `localhost` is."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def warn_of_nats(settings: "Settings") -> list[str]:
+    """Return what is said of servers of `--nats` that can be used and had better not be, a line each.
+
+    A warning and no error: on a network that is encrypted itself (WireGuard, an overlay) a password in clear is read by
+    nobody, and whoever may not use one there would do without. A credentials file is no matter: its key stays here.
+    """
+    if settings.nats_password is None:
+        return []
+    servers = [server for server in settings.nats if urlsplit(server).scheme == "nats"]
+    bare = [server for server in servers if not is_loopback(urlsplit(server).hostname or "")]
+    return [
+        f"nats_password goes to {server} in clear: write tls:// and name its authority by --nats-ca, or use "
+        "--nats-creds, whose key is never sent"
+        for server in bare
+    ]
 
 
 def is_cluster_secret(text: str) -> bool:

@@ -1,6 +1,5 @@
 """What a relay says of itself when it listens, drains and stops: to its log, to scripts, to systemd, or to a parent."""
 
-import ipaddress
 import resource
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +10,7 @@ from keys.invite import RelayCard
 from relay import __version__
 from relay.listen import address_of
 from relay.notify import notify
+from relay.settings_checks import is_loopback, warn_of_nats
 
 if TYPE_CHECKING:
     from relay.admission import Admission
@@ -38,20 +38,15 @@ def what_is_on(settings: "Settings", admission: "Admission", *, push: bool, admi
     }
 
 
-def say_what_is_on(on: dict[str, object]) -> None:
+def say_what_is_on(on: dict[str, object], settings: "Settings") -> None:
     """Log one line with it, and warn of what others can see."""
     log = structlog.get_logger()
     log.info("started", **on)
     admin_at = str(on["admin"])
-    if admin_at != "off" and not _is_loopback(admin_at.rpartition(":")[0].strip("[]")):
+    if admin_at != "off" and not is_loopback(admin_at.rpartition(":")[0].strip("[]")):
         log.warning("admin_exposed", admin=admin_at)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    for text in warn_of_nats(settings):
+        log.warning("nats_password_in_clear", advice=text)
 
 
 def say_where(settings: "Settings", found: "FoundKeys", port: int) -> None:
@@ -101,7 +96,7 @@ class Aloud:
         on = what_is_on(self._settings, core.admission, push=push, admin_at=relay.admin_at)
         if self._settings.nats:
             on["nats"] = len(self._settings.nats)
-        say_what_is_on(on)
+        say_what_is_on(on, self._settings)
         notify("READY=1")
 
     def stopping(self, relay: "Relay") -> None:

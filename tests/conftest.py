@@ -16,10 +16,12 @@ _HANDLERS: dict[signal.Signals, Any] = {}
 
 
 def pytest_configure() -> None:
-    # A shell without job control starts what it puts in the background with SIGINT ignored. What the tests start would
-    # inherit that, and heed no SIGINT of theirs.
+    # A shell without job control starts what it puts in the background with SIGINT ignored, and nohup(1) does so with
+    # SIGHUP. What the tests start would inherit that, and heed no such signal of theirs; a handler is not inherited.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     _HANDLERS.update({number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)})
 
 

@@ -43,8 +43,8 @@ class Bus(Protocol):
     def backlog(self) -> int:
         """Bytes that were published and have not left yet."""
 
-    def publish(self, subject: str, data: bytes) -> None:
-        """Send a message to whoever subscribed to the subject, ourselves never."""
+    def publish(self, subject: str, *parts: bytes) -> None:
+        """Send a message, the parts one after another, to whoever subscribed to the subject, ourselves never."""
 
     def request(self, subject: str, data: bytes, timeout: float, answered: Answered) -> None:
         """As publish; `answered` is called with each answer until it has enough, or time is up."""

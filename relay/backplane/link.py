@@ -4,9 +4,11 @@ The bus below may lose messages. A *stream* lives as long as both nodes think ea
 counted. It goes over one *link* after another: a link has fresh keys and counts its messages, so a lost one shows as a
 gap. Then both sides say hello, each tells how many records it has, and on the next link the rest is sent again.
 
-    hello        drawn by us, drawn by you (as far as known), our stream, your stream (as far as known), what we have
-                 of it. A nonce serves for one link: whoever hears its own newest nonce come back knows that the
-                 other is there now, and the link is up. A repeated hello therefore brings at most an answer.
+    hello        the newest and the oldest version of this that we speak; drawn by us, drawn by you (as far as known),
+                 our stream, your stream (as far as known), what we have of it. A nonce serves for one link: whoever
+                 hears its own newest nonce come back knows that the other is there now, and the link is up. A repeated
+                 hello therefore brings at most an answer. What a later version adds stands behind, and is ignored by
+                 who does not know it; so are kinds of records.
     data         records acknowledged, in the first message of a link the number of its first record, and bytes of
                  records.
 
@@ -18,21 +20,19 @@ At most `WINDOW` bytes are on their way unacknowledged, so neither NATS nor the 
 What comes beyond that waits here, frames up to a bound that their senders are told of.
 """
 
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
 from keys.errors import OpenError
+from relay.backplane.outgoing import FRAME, RECORD, WINDOW, Outgoing
 from relay.backplane.owner import Owner
 from relay.backplane.seals import HELLO, LINK_NONCE, LinkKeys, link_of
 from wire.limits import MAX_FRAME
 
-WINDOW: Final = 1024 * 1024
-"""Bytes that may be on their way to one node; the last record may go beyond."""
 CHUNK: Final = 256 * 1024
 """Bytes of records in one message, where NATS takes that much."""
-ACK_AT: Final = 128 * 1024
+ACK_AT: Final = 512 * 1024
 """Bytes received after which they are acknowledged at once; less is told with the next message, or at the next beat."""
 GONE_AFTER: Final = 5.0
 """Seconds after which a node that was not heard is gone."""
@@ -40,26 +40,20 @@ PING_AFTER: Final = 0.9
 """Seconds without a message to a node after which it gets an empty one."""
 HELLO_AGAIN: Final = 0.4
 """Seconds after which a hello that brought no link is said again."""
+VERSIONS: Final = (1, 1)
+"""The newest and the oldest version of what goes between nodes that this one speaks. The first goes up by one with what
+an older node would misread (what it may ignore needs no number), the second when an older one is spoken no more."""
 
-RECORD: Final = Struct(">BI")
-"""Before each record: its kind, and the bytes that follow."""
-FRAME: Final = 1
-"""The kind of record that most are: a client's packet, as a parcel (`records`)."""
-FRAME_HEAD: Final = Struct(">BIB8s8s")
-"""What stands before the packet: kind, size of the rest, tries, recipient, sender."""
-_PARCEL: Final = FRAME_HEAD.size - RECORD.size
 _MAX_RECORD: Final = MAX_FRAME + 4096
 _STREAM: Final = 8
-_HELLO: Final = Struct(f">{LINK_NONCE}s{LINK_NONCE}s{_STREAM}s{_STREAM}sQB16s")
+_HELLO: Final = Struct(f">BB{LINK_NONCE}s{LINK_NONCE}s{_STREAM}s{_STREAM}sQB16s")
 _UNKNOWN: Final = bytes(LINK_NONCE)
 _NO_STREAM: Final = bytes(_STREAM)
 _EMPTY: Final = 1
 _ACK: Final = 8
-_ENTRY: Final = 96
-"""Bytes that Python needs around a record that waits, about."""
 
 
-class Peer:
+class Peer(Outgoing):
     """Another node, as this one sees it.
 
     Args:
@@ -70,11 +64,10 @@ class Peer:
     """
 
     def __init__(self, owner: Owner, number: bytes, now: float, bound: int) -> None:
+        super().__init__(bound)
         self._owner = owner
         self.number = number
         self.subject = owner.seals.node_subject(number)
-        self.bound = bound
-        self.alive = True
         self.known = False
         """Whether there was a link at any time."""
         self.heard = now
@@ -83,12 +76,6 @@ class Peer:
         self._offer = owner.random(LINK_NONCE)
         # The stream to them.
         self._stream = owner.random(_STREAM)
-        self._waiting: deque[tuple[bytes, object]] = deque()
-        self._sent: deque[tuple[bytes, object]] = deque()
-        self._waiting_bytes = 0
-        self._sent_bytes = 0
-        self._base = 0
-        """Records acknowledged, and so the number of the first in `_sent`."""
         # The stream from them.
         self._their_stream = _NO_STREAM
         self._have = 0
@@ -111,93 +98,39 @@ class Peer:
         return self._keys is not None and not self._closed
 
     @property
-    def waiting(self) -> int:
-        """Bytes that wait here or are on their way."""
-        return self._waiting_bytes + self._sent_bytes
-
-    @property
     def flows(self) -> bool:
         """Whether there is a link, and room for what is to be sent again."""
         return self.up and self.waiting <= self.bound // 2
 
-    @property
-    def settled(self) -> bool:
-        """Whether everything was acknowledged."""
-        return not self._waiting and not self._sent
-
-    def put_packet(self, sender: object, sender_id: bytes, target: bytes, packet: bytes) -> bool:
-        """Queue a client's packet for an id that this node has, if there is room: the hot path."""
-        size = len(packet) + FRAME_HEAD.size + _ENTRY
-        if self._waiting_bytes + self._sent_bytes + size > self.bound or not self.alive:
-            return False
-        if not self._waiting:
-            self._owner.dirty(self)
-        head = FRAME_HEAD.pack(FRAME, len(packet) + _PARCEL, 0, target, sender_id)
-        self._waiting.append((head + packet, sender))
-        self._waiting_bytes += size
-        return True
-
-    def put_frame(self, record: bytes, origin: object) -> bool:
-        """Queue a record that is a client's frame, if there is room."""
-        size = len(record) + _ENTRY
-        if self._waiting_bytes + self._sent_bytes + size > self.bound or not self.alive:
-            return False
-        if not self._waiting:
-            self._owner.dirty(self)
-        self._waiting.append((record, origin))
-        self._waiting_bytes += size
-        return True
-
-    def put(self, kind: int, body: bytes) -> None:
-        """Queue a record of the nodes' own, each bounded by what caused it; nothing waits for a node that is gone."""
-        if not self.alive:
-            return
-        if not self._waiting:
-            self._owner.dirty(self)
-        self._waiting.append((RECORD.pack(kind, len(body)) + body, None))
-        self._waiting_bytes += len(body) + RECORD.size + _ENTRY
+    def wanted(self) -> None:
+        """Let it be flushed at the end of the turn."""
+        self._owner.dirty(self)
 
     def flush(self, now: float) -> None:
         """Send what may be sent; at least what is to be acknowledged."""
         if self._keys is None or self._closed:
             return
+        owner, chunk = self._owner, self._owner.chunk
         sent = False
-        chunk = self._owner.chunk
-        waiting = self._waiting
-        if waiting and self._waiting_bytes <= chunk and self._waiting_bytes + self._sent_bytes <= WINDOW:
-            # Nearly always: all of it, in one message.
-            self._owner.records_out += len(waiting)
-            self._sent += waiting
-            self._sent_bytes += self._waiting_bytes
-            data = b"".join([record for record, _ in waiting])
-            waiting.clear()
-            self._waiting_bytes = 0
-            self._message(data, now)
-            return
-        while waiting and self._sent_bytes < WINDOW:
-            records = []
-            size = 0
-            while waiting and size < chunk and self._sent_bytes < WINDOW:
-                entry = waiting.popleft()
-                self._sent.append(entry)
-                cost = len(entry[0]) + _ENTRY
-                self._sent_bytes += cost
-                self._waiting_bytes -= cost
-                size += len(entry[0])
-                records.append(entry[0])
-            self._owner.records_out += len(records)
-            data = records[0] if len(records) == 1 else b"".join(records)
-            for start in range(0, size, chunk):
-                self._message(data[start : start + chunk] if size > chunk else data, now)
+        while self._origins and self._sent_bytes < WINDOW:
+            before = self._sent_count
+            parts = self.take(chunk)
+            owner.records_out += self._sent_count - before
+            if self._sent[-1].cost <= chunk or sum(map(len, parts)) <= chunk:
+                self._message(parts, now)
+            else:
+                data = b"".join(parts)
+                for start in range(0, len(data), chunk):
+                    self._message([data[start : start + chunk]], now)
             sent = True
         if not sent and self._told != self._acknowledgeable():
-            self._message(b"", now)
+            self._message([], now)
 
     def _acknowledgeable(self) -> int:
         # Who does not take what its frames cause (refusals, bounces) is to send no more of them.
         return self._have if self._waiting_bytes <= self.bound else self._told
 
-    def _message(self, chunk: bytes, now: float) -> None:
+    def _message(self, parts: list[bytes], now: float) -> None:
         keys = self._keys
         if keys is None:
             raise AssertionError("nothing is sent without a link")
@@ -207,16 +140,17 @@ class Peer:
         if self._sequence_out == 1:
             head += self._start.to_bytes(_ACK, "big")
         owner = self._owner
-        data = owner.seals.seal_data(keys, self._sequence_out, head + chunk, self.number, self.subject)
+        plain = b"".join((head, *parts))
+        data = owner.seals.seal_data(keys, self._sequence_out, plain, self.number, self.subject)
         # What cannot leave now shows as a gap later, and comes again with the next link.
-        if owner.send(self.subject, data):
+        if owner.send(self.subject, *data):
             self._said = now
 
     def beat(self, now: float) -> None:
         """Do what is due: give a sign of life, or try again to get a link."""
         if self.up:
             if now - self._said >= PING_AFTER:
-                self._message(b"", now)
+                self._message([], now)
         elif now - self._hello_at >= HELLO_AGAIN:
             self.hello(now)
 
@@ -246,7 +180,7 @@ class Peer:
             return
         self._sequence_in = sequence
         start = _ACK if sequence > 1 else 2 * _ACK
-        if len(plain) < start or not self._take_ack(int.from_bytes(plain[:_ACK], "big")):
+        if len(plain) < start or not self.acknowledge(int.from_bytes(plain[:_ACK], "big")):
             self._malformed(now)
             return
         if sequence == 1:
@@ -302,25 +236,6 @@ class Peer:
         self._owner.count("malformed")
         self.suspect(now)
 
-    def _take_ack(self, count: int) -> bool:
-        number = count - self._base
-        if not 0 <= number <= len(self._sent):
-            return False
-        if number:
-            sent = self._sent
-            if number == len(sent):
-                sent.clear()
-                self._sent_bytes = 0
-            else:
-                freed = 0
-                for _ in range(number):
-                    freed += len(sent.popleft()[0]) + _ENTRY
-                self._sent_bytes -= freed
-            self._base = count
-            if self._waiting:
-                self._owner.dirty(self)
-        return True
-
     def suspect(self, now: float) -> None:
         """Take nothing more from this link: something is missing, or we were away for so long that it may be old."""
         if self._keys is not None and not self._closed:
@@ -334,6 +249,7 @@ class Peer:
         owner = self._owner
         self._hello_at = now
         body = _HELLO.pack(
+            *owner.versions,
             self._offer if mine is None else mine,
             theirs,
             self._stream,
@@ -347,10 +263,14 @@ class Peer:
     def greeted(self, body: bytes, now: float) -> None:
         """Take a hello."""
         owner = self._owner
-        if len(body) != _HELLO.size:
+        if len(body) < _HELLO.size:
             owner.count("malformed")
             return
-        theirs, echo, stream, ours_known, have, flags, digest = _HELLO.unpack(body)
+        newest, oldest, theirs, echo, stream, ours_known, have, flags, digest = _HELLO.unpack_from(body)
+        if newest < owner.versions[1] or oldest > owner.versions[0]:
+            # First of all: nothing else in it need mean what it means here.
+            owner.misfit(self, newest, oldest)
+            return
         if digest != owner.digest:
             owner.stranger(self)
             return
@@ -373,7 +293,7 @@ class Peer:
             self, fresh=fresh or first, empty=bool(flags & _EMPTY), silent=float("inf") if first else silent
         )
         # The first message tells where our stream goes on.
-        self._message(b"", now)
+        self._message([], now)
         self.flush(now)
 
     def _establish(self, keys: LinkKeys, now: float) -> None:
@@ -390,30 +310,17 @@ class Peer:
         if fresh:
             self._their_stream = stream
             self._have = self._told = 0
-        if ours_known == self._stream and self._take_ack(have):
-            # What was on its way is sent again, before what waits.
-            self._waiting_bytes += self._sent_bytes
-            self._waiting.extendleft(reversed(self._sent))
+        if ours_known == self._stream and self.acknowledge(have):
+            self.again()
         else:
-            lost = list(self._sent)
-            self._base = 0
-            self._sent.clear()
-            self._report(lost)
-        self._sent.clear()
-        self._sent_bytes = 0
+            self._report(self.lose_sent())
         return fresh
 
-    def _report(self, entries: Iterable[tuple[bytes, object]]) -> None:
-        for record, origin in entries:
-            if origin is not None:
-                self._owner.dropped(record, origin)
+    def _report(self, lost: Iterator[tuple[bytes, object]]) -> None:
+        for record, origin in lost:
+            self._owner.dropped(record, origin)
 
     def gone(self) -> None:
         """Give the node up; what it did not acknowledge is dropped."""
-        self.alive = False
         self._keys = None
-        entries = [*self._sent, *self._waiting]
-        self._sent.clear()
-        self._waiting.clear()
-        self._waiting_bytes = self._sent_bytes = 0
-        self._report(entries)
+        self._report(self.lose_all())

@@ -1,11 +1,11 @@
 """The bus over NATS, by nats-py: it connects, authenticates, reconnects and parses; what it receives we dispatch.
 
 nats-py keeps a queue and a task for each subscription, about 4 KiB, and a task switch for each message. A node has a
-subscription for each session, so both are too much: :class:`_Client` takes messages where nats-py's parser hands them
-over, and keeps for each subscription a few words that are enough for nats-py to renew it after a reconnection. That
-relies on names that begin with an underscore; `constraints.txt` pins what was tested, and the tests of the bus go
-through all of them. With 50,000 ids (`python -m bench.cluster --ids 50000`) joining takes some 65 µs of processor time
-and 1.9 KiB for each, all that the node keeps of it and the check a second later included.
+subscription for each session, so both are too much: :class:`_Client` takes messages where they are received
+(:mod:`relay.backplane.nats_wire`), and keeps for each subscription a few words that are enough for nats-py to renew it
+after a reconnection. That relies on names that begin with an underscore; `constraints.txt` pins what was tested, and
+the tests of the bus go through all of them. With 50,000 ids (`python -m bench.cluster --ids 50000`) joining takes some
+65 µs of processor time and 1.9 KiB for each, all that the node keeps of it and the check a second later included.
 """
 
 import asyncio
@@ -24,7 +24,9 @@ from nats.protocol.command import pub_cmd, sub_cmd, unsub_cmd
 from keys.errors import KeyFileError
 from keys.nats_credentials import read_credentials
 from relay.backplane.bus import Answered, Outcome, Received
+from relay.backplane.nats_wire import Wire
 from relay.backplane.options import ClusterError, ClusterOptions
+from relay.backplane.permissions import forbidden
 
 CONNECT_WITHIN: Final = 15.0
 """Seconds until a relay that starts gives up: a NATS cluster of the same machine may be starting too."""
@@ -64,7 +66,7 @@ class _Subscriptions(dict[int, Any]):
 
 
 class _Client(Client):
-    """nats-py without queues and tasks between its parser and us."""
+    """nats-py without queues and tasks between the connection and us."""
 
     def __init__(self, answered: Callable[[str, bytes, bytes | None], None], answers: str, answers_of_all: str) -> None:
         super().__init__()
@@ -72,8 +74,12 @@ class _Client(Client):
         self._answers = answers.encode()
         self._answers_of_all = answers_of_all.encode()
         self._loop = asyncio.get_running_loop()
+        self._wire = Wire(self.take)
+        # nats-py makes a transport where there is none.
+        self._transport = self._wire
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+    def take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """Hand a message to whoever subscribed."""
         found: Any = self._subs.get(sid)
         if found is None:
             return
@@ -84,38 +90,39 @@ class _Client(Client):
                 # Whoever can publish here chooses the subject of the answer: none but one for answers is used.
                 answer_to = reply.decode() if reply.startswith(self._answers_of_all) else ""
                 found.received(data, answer_to, found.subject)
-        except Exception as error:  # noqa: BLE001 - it would end nats-py's reading for good, without a word
+        except Exception as error:  # noqa: BLE001 - it would end the connection, and all others wait for theirs
             self._loop.call_exception_handler({"message": "an error while a message was taken", "exception": error})
 
     async def _attempt_reconnect(self) -> None:
         # nats-py closes the old connection and waits for that. Closing waits until what lies unsent has left, and a
         # server that is stopped or behind a broken line does not take it before TCP itself gives up, in a quarter of an
         # hour: until then nobody would be told that the connection is lost, and no other server be tried.
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        self._wire.abort()
         await super()._attempt_reconnect()
 
+    def _connect_command(self) -> bytes:
+        # The first thing that is done over TLS. nats-py does not tell its stream of it, for which asyncio would put a
+        # line of its own into our log whenever a server hangs up.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            writer._protocol._over_ssl = True
+        return super()._connect_command()
+
     def put(self, *parts: bytes) -> None:
-        """Send a command with the next write, in the order of calls."""
-        self._pending += parts
-        self._pending_data_size += sum(map(len, parts))
-        queue = self._flush_queue
-        if queue is not None and self.is_connected and queue.empty():
-            queue.put_nowait(self._loop.create_future())
+        """Send a command, in the order of calls, with all that is sent in this turn."""
+        if self.is_connected:
+            self._wire.put(parts)
 
     def add(self, sid: int, subscription: _Subscription) -> None:
         """Subscribe now, or with the reconnection."""
         subs: Any = self._subs
         subs[sid] = subscription
-        if self.is_connected:
-            self.put(sub_cmd(subscription.subject, "", sid))
+        self.put(sub_cmd(subscription.subject, "", sid))
 
     def remove(self, sid: int) -> None:
         """Take a subscription back."""
         self._subs.pop(sid, None)
-        if self.is_connected:
-            self.put(unsub_cmd(sid, 0))
+        self.put(unsub_cmd(sid, 0))
 
     def take_over(self, subscriptions: _Subscriptions) -> None:
         """Use these from now on, and subscribe to all of them."""
@@ -146,6 +153,8 @@ class NatsBus:
         self._closing = False
         self._revival: asyncio.Task[None] | None = None
         self._error = self._said = ""
+        self.forbidden: set[str] = set()
+        """What NATS said that it does not let us do."""
 
     # --- Connecting --------------------------------------------------------------------------------------------------
 
@@ -201,8 +210,6 @@ class NatsBus:
                 ping_interval=_PING_EVERY,
                 max_outstanding_pings=2,
                 no_echo=True,
-                # Nobody waits for a flush here: what may be on its way is bounded by the links.
-                pending_size=0,
                 **how,
             )
         except BaseException:
@@ -214,6 +221,16 @@ class NatsBus:
 
     async def _failed(self, error: Exception) -> None:
         self._error = self._text(error)
+        forbids = forbidden(self._error, self._options.prefix)
+        if forbids is not None:
+            if forbids not in self.forbidden:
+                self.forbidden.add(forbids)
+                structlog.get_logger().error(
+                    "nats_forbids",
+                    what=forbids,
+                    advice=f"let the user of this relay publish and subscribe to {self._options.prefix}.> in NATS",
+                )
+            return
         if isinstance(error, nats.errors.Error):
             # A server that refuses us hangs up, which may be noticed again, and would not tell why.
             self._said = self._error
@@ -287,10 +304,10 @@ class NatsBus:
     def backlog(self) -> int:
         return 0 if self._client is None else self._client.pending_data_size
 
-    def publish(self, subject: str, data: bytes) -> None:
+    def publish(self, subject: str, *parts: bytes) -> None:
         if self._client is not None and self.connected:
             # In parts: put together, a large message would be copied once more.
-            self._client.put(f"PUB {subject} {len(data)}\r\n".encode(), data, b"\r\n")
+            self._client.put(f"PUB {subject} {sum(map(len, parts))}\r\n".encode(), *parts, b"\r\n")
 
     def request(self, subject: str, data: bytes, timeout: float, answered: Answered) -> None:
         if self._client is None or not self.connected:
@@ -351,7 +368,7 @@ def _tls(options: ClusterOptions) -> ssl.SSLContext | None:
     Raises:
         ClusterError: a file cannot be used.
     """
-    encrypted = any(server.startswith(("tls://", "wss://")) for server in options.servers)
+    encrypted = any(server.startswith("tls://") for server in options.servers)
     if not encrypted and options.ca is None and options.certificate is None:
         return None
     try:

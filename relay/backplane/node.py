@@ -10,8 +10,9 @@ from keys.errors import OpenError
 from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
 from relay.backplane.holdings import Holdings
-from relay.backplane.link import CHUNK, GONE_AFTER, Peer
+from relay.backplane.link import CHUNK, GONE_AFTER, VERSIONS, Peer
 from relay.backplane.options import ClusterOptions
+from relay.backplane.outsiders import Outsiders
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
 from relay.backplane.pressure import Pressure
@@ -35,6 +36,9 @@ ACK_WITHIN: Final = 0.02
 MARGIN: Final = 10.0
 """Seconds by which a session may be older than a silence between two nodes, and yet be unknown to the other."""
 MOST_NODES: Final = 512
+BACKLOG: Final = 8
+"""The part of `queue_total` that may wait for one node, as the denominator. It is more than what may wait for one
+recipient, for it is for all who are at that node, and what is under way to them counts until it is acknowledged."""
 MOST_NEWS: Final = 16 * 1024 * 1024
 """Bytes of the nodes' own records that may wait for one, beyond what frames may. Who comes and goes is told to all, and
 each has to take it: one that lives and cannot keep up is given up, and begins anew with what is true then. What it has
@@ -43,7 +47,17 @@ _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
 
-REFUSED: Final = ("old_link", "old_sequence", "gap", "not_sealed", "malformed", "unknown", "other_relay", "too_many")
+REFUSED: Final = (
+    "old_link",
+    "old_sequence",
+    "gap",
+    "not_sealed",
+    "malformed",
+    "unknown",
+    "other_relay",
+    "other_version",
+    "too_many",
+)
 """Why a message between nodes was not taken; also metric labels."""
 
 
@@ -67,6 +81,7 @@ class Backplane:
         public = core.identity.public
         # Clients pin the relay's keys: a node with others is of another relay, whatever it knows.
         self.digest = self.seals.relay_digest(public.x_pub + public.ed_pub + (core.notifier_id or b""))
+        self.versions = VERSIONS
         self.chunk = CHUNK
         self.refused = dict.fromkeys(REFUSED, 0)
         self.records_out = self.records_in = 0
@@ -84,9 +99,9 @@ class Backplane:
         self._beat_timer: asyncio.TimerHandle | None = None
         self._beat_at = self._announced = self._expired = self.clock()
         self._closed = False
-        self.met_stranger = False
+        self.outsiders = Outsiders(self)
         self.linked: Callable[[], None] = _nothing
-        """Called at each link that is made."""
+        """Called at each link that is made, and when more of the past is here."""
         self.claims: Claims = Claims(self)
         self.holdings: Holdings = Holdings(self)
         self.router: Router = Router(self)
@@ -164,7 +179,8 @@ class Backplane:
         """Return another node, who may be new to us."""
         found = self._peers.get(number)
         if found is None:
-            found = Peer(self, number, self.clock(), self.core.limits.queue_size)
+            limits = self.core.limits
+            found = Peer(self, number, self.clock(), max(limits.queue_size, limits.queue_total // BACKLOG))
             if len(self._peers) < MOST_NODES:
                 self._peers[number] = found
                 found.hello(self.clock())
@@ -186,6 +202,7 @@ class Backplane:
             number, _ = self.seals.open_call(data, subject)
         except OpenError:
             self.count("not_sealed")
+            self.outsiders.unsealed()
             return
         if number == self.number:
             return
@@ -276,13 +293,13 @@ class Backplane:
 
     # --- What links ask for (relay.backplane.link.Owner) -------------------------------------------------------------
 
-    def send(self, subject: str, data: bytes) -> bool:
-        """Publish; False if nothing can leave now."""
+    def send(self, subject: str, *parts: bytes) -> bool:
+        """Publish a message, the parts one after another; False if nothing can leave now."""
         if not self.bus.connected:
             return False
         self.messages_out += 1
-        self.bytes_out += len(data)
-        self.bus.publish(subject, data)
+        self.bytes_out += sum(map(len, parts))
+        self.bus.publish(subject, *parts)
         return True
 
     def dirty(self, peer: Peer) -> None:
@@ -342,17 +359,12 @@ class Backplane:
         self.refused[refused] += 1
 
     def stranger(self, peer: Peer) -> None:
-        """A node of another relay has our secret: an operator's mistake, and clients would not trust it."""
-        self.count("other_relay")
-        if not self.met_stranger:
-            self.met_stranger = True
-            structlog.get_logger().error(
-                "cluster_other_relay",
-                node=self.label,
-                advice="all relays of one cluster have the same key file; another relay needs another cluster secret",
-            )
-            self.linked()
-        peer.gone()
+        """A node of another relay has our secret."""
+        self.outsiders.stranger(peer)
+
+    def misfit(self, peer: Peer, newest: int, oldest: int) -> None:
+        """A node of another version has our secret."""
+        self.outsiders.misfit(peer, newest, oldest)
 
     def frames(self, peer: Peer, data: bytes, position: int) -> tuple[int, int]:
         """Take clients' frames."""
@@ -394,7 +406,13 @@ class Backplane:
         Kind.DROP: lambda node, _peer, body: node.holdings.dropped(body),
         Kind.SPENT: lambda node, _peer, body: node.shares.spent(body),
         Kind.PLACES: lambda node, peer, body: node.shares.places(peer, body),
-        Kind.SEEN: lambda node, peer, body: node.shares.seen(peer, body),
+        Kind.SEEN: lambda node, peer, body: node.shares.nonces.seen(peer, body),
+        Kind.MEET: lambda node, peer, body: node.shares.nonces.met(peer, body),
+        Kind.MISSED: lambda node, peer, body: node.shares.nonces.missed(peer, body),
+        Kind.PAST_ASKED: lambda node, peer, body: node.shares.nonces.past_asked(peer, body),
+        Kind.PAST: lambda node, peer, body: node.shares.nonces.past(peer, body),
+        Kind.PAST_ENDED: lambda node, peer, body: node.shares.nonces.past_ended(peer, body),
+        Kind.LACKS: lambda node, _peer, body: node.shares.lacks(body),
         Kind.LEAVE: _left,
         Kind.SYNC: _sync,
         Kind.SYNCED: _synced,
@@ -410,6 +428,8 @@ class Backplane:
 
     def left(self, session: "Session") -> None:
         """A session of this node ended."""
+        # First, so that it stands before the word that its id is to be had.
+        self.shares.left(session)
         self.holdings.let_go(session)
         self.presence.changed(session.public.x_pub, online=False)
 

@@ -17,13 +17,15 @@ class Owner(Protocol):
     seals: Seals
     digest: bytes
     """What all nodes of a cluster agree on (16 bytes)."""
+    versions: tuple[int, int]
+    """The newest and the oldest version of what goes between nodes that this one speaks."""
     chunk: int
     clock: Callable[[], float]
     records_out: int
     records_in: int
 
-    def send(self, subject: str, data: bytes) -> bool:
-        """Publish; False if nothing can leave now."""
+    def send(self, subject: str, *parts: bytes) -> bool:
+        """Publish a message, the parts one after another; False if nothing can leave now."""
 
     def dirty(self, peer: "Peer") -> None:
         """Let a link be flushed at the end of the turn."""
@@ -57,3 +59,6 @@ class Owner(Protocol):
 
     def stranger(self, peer: "Peer") -> None:
         """Another node has the secret and is not of the same relay."""
+
+    def misfit(self, peer: "Peer", newest: int, oldest: int) -> None:
+        """Another node speaks none of our versions, but these."""

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Final
 
 from keys.identity import ID_SIZE
 from keys.primitives import COUNTER_0, KEY_SIZE, NONCE_SIZE
-from relay.backplane.link import FRAME, FRAME_HEAD, RECORD, Peer
+from relay.backplane.link import Peer
+from relay.backplane.outgoing import FRAME, FRAME_HEAD, RECORD
 from relay.backplane.records import PARCEL, Kind, Parcel, encode_refused, parse_parcel, parse_refused
 from relay.outbox import frame_head
 from relay.reasons import Refusal

@@ -63,12 +63,11 @@ class Pressure:
         if not peer.up:
             return False
         # As much again, in all: each sender that waits adds one frame, or those that waited for an answer.
-        bound = peer.bound
-        peer.bound = 2 * bound
+        peer.stretch(peer.bound)
         try:
             return self.wait(peer, sender) and put()
         finally:
-            peer.bound = bound
+            peer.stretch(-peer.bound)
 
     # --- Reading on --------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 
 from keys.identity import ID_SIZE
 from keys.primitives import KEY_SIZE, NONCE_SIZE
-from relay.backplane.link import FRAME, RECORD
+from relay.backplane.outgoing import FRAME, RECORD
 
 PARCEL: Final = Struct(f">B{ID_SIZE}s{ID_SIZE}s")
 
 
 class Kind(IntEnum):
-    """The first byte of a record. A node ignores, and counts, what it does not know."""
+    """The first byte of a record. A node counts what it does not know, acknowledges it, and goes on behind it."""
 
     FRAME = FRAME  # parcel: a client's packet
     INTRODUCE = 2  # parcel: x_pub(32) ed_pub(32) nickname
@@ -38,10 +38,16 @@ class Kind(IntEnum):
     DROP = 16  # id(8) serial(4): this session is the one of two that goes
     SPENT = 17  # rate(1) (address digest(16) tokens(4))…
     PLACES = 18  # (address digest(16) connections(4))…
-    SEEN = 19  # memory(1) (key digest(16) nonce digest(8))…
+    SEEN = 19  # serial(8) memory(1) key digest(16) nonce digest(8)
     LEAVE = 20  # this node goes; it ended its sessions
     SYNC = 21  # number(4)
     SYNCED = 22  # number(4): all before that SYNC was taken, and what came of it was said
+    MEET = 23  # serial(8) have(8) whole(1): nonces that we took, how many of yours we have, whether we have the past
+    MISSED = 24  # serial of the first(8) (memory(1) key digest(16) nonce digest(8))…
+    PAST_ASKED = 25  # parts(1) of the memory: 1 for the next one, more to begin
+    PAST = 26  # memory(1) (key digest(16) count(2) nonce digest(8)…)…
+    PAST_ENDED = 27  # (node(8) nonces of it(8))…
+    LACKS = 28  # rate(1) (digest(16) missing tokens(4, thousandths))…
     RETRY = 29  # (sender(8) target(8))…: refused on the way, which is free now; RECOVERED when it is to be sent again
 
 
@@ -99,5 +105,13 @@ HOLD: Final = Struct(f">{ID_SIZE}sIQ")
 DROP: Final = Struct(f">{ID_SIZE}sI")
 PAIR: Final = Struct(f">{ID_SIZE}s{ID_SIZE}s")
 SPENT: Final = Struct(">16sI")
-SEEN: Final = Struct(">16s8s")
+LACK: Final = Struct(">16sI")
+SERIAL: Final = Struct(">Q")
+NONCE: Final = Struct(">B16s8s")
+SEEN: Final = Struct(">QB16s8s")
+MEET: Final = Struct(">QQ?")
+NEVER: Final = 2**64 - 1
+"""How many of a node's nonces somebody has who never met it."""
+RING: Final = Struct(">16sH")
+HAVE: Final = Struct(">8sQ")
 KEYS_PER_RECORD: Final = 1024

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Outcome
-from relay.backplane.link import FRAME, Peer
+from relay.backplane.link import Peer
 from relay.backplane.lookup import Found, Standing, ask
+from relay.backplane.outgoing import FRAME
 from relay.backplane.records import Parcel
 from relay.reasons import Refusal
 

@@ -133,10 +133,12 @@ class Seals:
 
     # --- Data --------------------------------------------------------------------------------------------------------
 
-    def seal_data(self, keys: LinkKeys, sequence: int, plaintext: bytes, to: bytes, subject: str) -> bytes:
-        """Return sealed data; a sequence number never serves twice on one link."""
+    def seal_data(
+        self, keys: LinkKeys, sequence: int, plaintext: bytes, to: bytes, subject: str
+    ) -> tuple[bytes, bytes]:
+        """Return sealed data in two parts, for it may be large; a sequence number never serves twice on one link."""
         head = bytes((DATA,)) + self.number + keys.id + sequence.to_bytes(8, "big")
-        return head + keys.sealer.seal(sequence, plaintext, _bound(head, to, subject, b""))
+        return head, keys.sealer.seal(sequence, plaintext, _bound(head, to, subject, b""))
 
     def open_data(self, keys: LinkKeys, data: bytes) -> bytes:
         """Return what :func:`seal_data` of the other node sealed for us.
@@ -146,7 +148,9 @@ class Seals:
         """
         head = data[:DATA_HEAD]
         sequence = int.from_bytes(head[-8:], "big")
-        return keys.opener.open(sequence, data[DATA_HEAD:], _bound(head, self.number, self.own_subject, b""))
+        # A view: to cut it out would be to copy it.
+        sealed = memoryview(data)[DATA_HEAD:]
+        return keys.opener.open(sequence, sealed, _bound(head, self.number, self.own_subject, b""))
 
 
 def _bound(head: bytes, to: bytes, subject: str, context: bytes) -> bytes:

@@ -1,39 +1,52 @@
-"""What all nodes count together: tokens spent by addresses, their connections, and nonces that were seen.
+"""What all nodes count together: what addresses and clients spent, and how many connections addresses have.
 
 Nothing is asked before a decision: each node decides by its own memory, into which it writes what the others tell.
 
-**Rates.** A node tells what it let an address spend once that is a `SHARE` of the burst, divided by the nodes. So what
-is not told yet is less than `SHARE` of one burst in the whole cluster, however many nodes an address comes to. What was
-let through beyond that while the word was on its way becomes a debt, and is paid back before anything else. So a flood
-over all nodes gets one burst and a `SHARE`, and what they can compute within the time that a word takes: at a tenth of
-a millisecond and more for a handshake that is little on one site, and on several what fits into their distance.
+**Rates of addresses.** A node tells what it let an address spend once that is a `SHARE` of the burst, divided by the
+nodes. So what is not told yet is less than `SHARE` of one burst in the whole cluster, however many nodes an address
+comes to. What was let through beyond that while the word was on its way becomes a debt, and is paid back before
+anything else. So a flood over all nodes gets one burst and a `SHARE`, and what they can compute within the time that a
+word takes: at a tenth of a millisecond and more for a handshake that is little on one site, and on several what fits
+into their distance.
 
-**Connections** of an address are told in the same way, and those of a node that is gone are forgotten.
+**Allowances of clients** (introductions, wakes, registrations; and what one bears of others' introductions) are spent
+where the client has its session, and it has one. So nothing is told before that ends; then all are told what is missing
+in its buckets, and let no more be in theirs. A newcomer is let in after that was said, in the same stream or before its
+id was given back: whoever goes from node to node finds what it left. What is missing for the targets of wakes is
+counted where the notifier is, and told when that one leaves.
 
-**Nonces** of handshakes and commands are told at once, with the batch of the same turn. Until it arrives, some
-milliseconds, another node would take the same handshake. It then claims the id of a session that is there, at the node
-that has it; and that node was told of the nonce first, in the same stream, and knew it: the newcomer is sent away.
-A node that starts knows no nonce from before, as a relay that starts anew.
+**Connections** of an address are told as rates are, and those of a node that is gone are forgotten.
 
-Addresses, keys and nonces are digests under a key of the cluster, at the nodes and between them.
+A node that comes later knows nothing of what was spent before, as a relay that starts anew, and of a node that is
+killed is lost what its clients spent in sessions that it had. Separated nodes each count for themselves.
+
+Addresses and ids are digests under a key of the cluster, at the nodes and between them.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from keys.primitives import keyed_digest
 from relay.backplane.link import Peer
-from relay.backplane.records import SEEN, SPENT, Kind, split
+from relay.backplane.nonces import Nonces
+from relay.backplane.records import KEYS_PER_RECORD, LACK, SPENT, Kind, split
+from relay.control import RATES
 
 if TYPE_CHECKING:
     from relay.backplane.node import Backplane
-    from relay.guard import Buckets, ReplayMemory
+    from relay.guard import Buckets
+    from relay.session import Session
 
-_HANDSHAKES: Final = 0
-_REPEATED: Final = 4096
-_KEY_DIGEST: Final = 16
 _UNTOLD: Final = 65_536
 """Addresses with an amount that is not told yet; whose is the oldest is forgiven it, as by `Buckets`."""
+_SPENDERS: Final = 65_536
+"""Buckets that clients who are here spent from; those of whoever spent longest ago are forgiven."""
+_SPENDER: Final = 1024
+"""Of these, those of one client."""
+_STEP: Final = 128
+_PARTS: Final = 1000
+WAKES_TARGET: Final = RATES.index("wakes_target")
 SHARE: Final = 0.25
 """The part of a burst, or of the connections of one address, that all nodes together may not know of."""
 
@@ -45,14 +58,16 @@ class Shares:
         core, key = node.core, node.seals.shared_key
         self._node = node
         self._rates: tuple[Buckets, ...] = (core.handshake_rate, core.door.token_failures, core.door.tls_rate)
-        self._memories: tuple[ReplayMemory, ...] = (core.handshakes_seen, core.commands_seen)
+        self._allowances: tuple[Buckets, ...] = tuple(core.control.rates[name] for name in RATES)
+        self.nonces: Nonces = Nonces(node)
         self._places: dict[bytes, int] = {}
-        self._repeated: dict[tuple[Peer, bytes], None] = {}
+        self._spenders: OrderedDict[bytes, dict[tuple[int, bytes], None]] = OrderedDict()
+        self._spender_buckets = 0
         self._untold: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         for number, buckets in enumerate(self._rates):
-            buckets.share(key, lambda digest, number=number: self._spent(number, digest))  # type: ignore[misc]
-        for number, memory in enumerate(self._memories):
-            memory.share(key, lambda entry, number=number: self._seen(number, entry))  # type: ignore[misc]
+            buckets.share(key, partial(self._spent, number))
+        for number, buckets in enumerate(self._allowances):
+            buckets.share(key, partial(self._spent_by, number))
         core.door.tally.share(key, self._placed)
 
     def __len__(self) -> int:
@@ -60,10 +75,9 @@ class Shares:
 
     def close(self) -> None:
         """Tell nobody any more."""
-        for buckets in self._rates:
+        for buckets in (*self._rates, *self._allowances):
             buckets.alone()
-        for memory in self._memories:
-            memory.alone()
+        self.nonces.close()
         self._node.core.door.tally.alone()
 
     def _threshold(self, most: float) -> int:
@@ -76,10 +90,27 @@ class Shares:
             for (number, digest), count in self._untold.items()
             if self._rates[number].remembers(digest)
         )
+        self._node.core.turns.task(self._expire_steps())
+
+    def _expire_steps(self) -> Iterator[None]:
+        for count, owner in enumerate(list(self._spenders), 1):
+            spent = self._spenders.pop(owner, None)
+            if spent is not None:
+                self._spender_buckets -= len(spent)
+                left = dict.fromkeys(self._not_full(spent))
+                if left:
+                    self._spenders[owner] = left
+                    self._spender_buckets += len(left)
+            if count % _STEP == 0:
+                yield
+
+    def _not_full(self, buckets: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        now = self._node.clock()
+        return (each for each in buckets if self._allowances[each[0]].missing(each[1], now) > 0)
 
     # --- Said by us --------------------------------------------------------------------------------------------------
 
-    def _spent(self, number: int, digest: bytes) -> None:
+    def _spent(self, number: int, digest: bytes, _owner: bytes) -> None:
         count = self._untold.get((number, digest), 0) + 1
         if count < self._threshold(self._rates[number].burst):
             self._untold[number, digest] = count
@@ -103,15 +134,55 @@ class Shares:
         for peer in self._node.peers:
             peer.put(Kind.PLACES, body)
 
-    def _seen(self, number: int, entry: tuple[bytes, bytes]) -> None:
-        body = bytes((number,)) + SEEN.pack(*entry)
-        for peer in self._node.peers:
-            peer.put(Kind.SEEN, body)
+    def _spent_by(self, number: int, digest: bytes, owner: bytes) -> None:
+        if number == WAKES_TARGET:
+            return  # the bucket itself is looked at, when the notifier leaves
+        spent = self._spenders.setdefault(owner, {})
+        self._spenders.move_to_end(owner)
+        if (number, digest) in spent:
+            return
+        spent[number, digest] = None
+        self._spender_buckets += 1
+        if len(spent) > _SPENDER:
+            del spent[next(iter(spent))]
+            self._spender_buckets -= 1
+        while self._spender_buckets > _SPENDERS:
+            self._spender_buckets -= len(self._spenders.popitem(last=False)[1])
+
+    def left(self, session: "Session") -> None:
+        """A session of this node ended: whoever has the next one of this client knows what is left to it."""
+        spent = self._spenders.pop(session.id, None)
+        if spent is not None:
+            self._spender_buckets -= len(spent)
+            for number in range(len(self._allowances)):
+                self._tell_missing(number, [digest for each, digest in spent if each == number])
+            if not self._node.core.draining:
+                # Out before the subject of the id is given back: who asks for that is not answered sooner.
+                now = self._node.clock()
+                for peer in self._node.peers:
+                    peer.flush(now)
+        if session.id == self._node.core.notifier_id:
+            self._node.core.turns.task(self._targets_steps())
+
+    def _targets_steps(self) -> Iterator[None]:
+        digests = self._allowances[WAKES_TARGET].latest()
+        for start in range(0, len(digests), KEYS_PER_RECORD):
+            self._tell_missing(WAKES_TARGET, digests[start : start + KEYS_PER_RECORD])
+            yield
+
+    def _tell_missing(self, number: int, digests: Iterable[bytes]) -> None:
+        now, buckets = self._node.clock(), self._allowances[number]
+        missing = [(digest, int(buckets.missing(digest, now) * _PARTS)) for digest in digests]
+        body = b"".join([LACK.pack(digest, min(count, 0xFFFFFFFF)) for digest, count in missing if count > 0])
+        if body:
+            for peer in self._node.peers:
+                peer.put(Kind.LACKS, bytes((number,)) + body)
 
     def established(self, peer: Peer) -> None:
         """Tell a node that is new to us of the addresses with many connections here."""
         for digest, count in self._places.items():
             peer.put(Kind.PLACES, SPENT.pack(digest, count))
+        self.nonces.established(peer)
 
     # --- Said by others ----------------------------------------------------------------------------------------------
 
@@ -128,25 +199,19 @@ class Shares:
         for part in split(body, SPENT.size):
             self._node.core.door.tally.elsewhere(peer.number, *SPENT.unpack(part))
 
-    def seen(self, peer: Peer, body: bytes) -> None:
-        """Another node saw nonces."""
-        if body and body[0] < len(self._memories):
-            for part in split(body[1:], SEEN.size):
-                key, digest = SEEN.unpack(part)
-                if not self._memories[body[0]].remember(key, digest) and body[0] == _HANDSHAKES:
-                    if len(self._repeated) >= _REPEATED:
-                        self._repeated.clear()
-                    self._repeated[peer, key] = None
+    def lacks(self, body: bytes) -> None:
+        """Another node tells what is missing in the buckets of clients who left it."""
+        if body and body[0] < len(self._allowances):
+            now = self._node.clock()
+            for part in split(body[1:], LACK.size):
+                digest, count = LACK.unpack(part)
+                self._allowances[body[0]].missing_elsewhere(digest, count / _PARTS, now)
 
     def repeated(self, peer: Peer, x_pub: bytes) -> bool:
         """Tell, once, whether the last handshake with a key that another node took was one that we had seen."""
-        entry = (peer, keyed_digest(self._node.seals.shared_key, x_pub, _KEY_DIGEST))
-        if entry not in self._repeated:
-            return False
-        del self._repeated[entry]
-        return True
+        return self.nonces.repeated(peer, x_pub)
 
     def node_gone(self, peer: Peer) -> None:
         """A node is gone: nobody is connected to it."""
         self._node.core.door.tally.forget_elsewhere(peer.number)
-        self._repeated = {entry: None for entry in self._repeated if entry[0] is not peer}
+        self.nonces.node_gone(peer)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.backplane.node import REFUSED, Backplane
+from relay.control import RATES
+from relay.limits import Limits
 from relay.metrics import Exposition
 from relay.together import _own
 from tests.docs import markdown
@@ -17,6 +20,7 @@ from tests.relay.loop import Loop
 
 if TYPE_CHECKING:
     from relay.core import Core
+    from relay.guard import Buckets
 
 OPERATIONS = (markdown.ROOT / "OPERATIONS.md").read_text()
 CLUSTER = OPERATIONS.partition("\n## Cluster\n")[2].partition("\n## ")[0]
@@ -81,3 +85,30 @@ def test_what_readyz_says_is_told() -> None:
     node.bus.changed(False)
     [line] = node.core.ready.losses
     assert f"`{line}`" in CLUSTER
+
+
+def test_how_limits_count_is_told_of_all() -> None:
+    rows = markdown.rows(CLUSTER, "limits", "counted")
+    told = [re.findall(r"`(\w+)`", row["limits"]) for row in rows]
+    names = [name for row in told for name in row]
+    assert len(names) == len(set(names))
+    fields = {field.name for field in dataclasses.fields(Limits)}
+    rates = {name.removesuffix("_per_second") for name in fields if name.endswith("_per_second")}
+    assert rates <= set(names) <= rates | fields
+    core = Lab().core
+    node = Backplane(core, OPTIONS, MemoryBus(Medium(Loop())))
+    together = {name for name in rates for buckets in node.shares._rates if _is(name, buckets, core)}
+    assert together == set(told[0]) - {"connections_per_address"}
+    assert {*told[1], *told[2], *told[3]} == set(RATES)
+
+
+def _is(name: str, buckets: Buckets, core: Core) -> bool:
+    """Tell whether these are the buckets of a rate: whether they change with it, and no others do."""
+    before = (buckets._rate, buckets._burst)
+    rate: dict[str, Any] = {f"{name}_per_second": 123.0, f"{name}_burst": 4567}
+    fields = {field.name for field in dataclasses.fields(Limits)}
+    core.change_limits(dataclasses.replace(Limits(), **{key: value for key, value in rate.items() if key in fields}))
+    changed = (buckets._rate, buckets._burst) == (123.0, 4567.0)
+    core.change_limits(Limits())
+    assert (buckets._rate, buckets._burst) == before
+    return changed

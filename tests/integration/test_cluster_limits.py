@@ -1,4 +1,7 @@
-"""One address floods all relays of a cluster at once: together they let through little more than one would alone."""
+"""All relays of a cluster together let through little more than one alone, of an address as of a client who moves.
+
+And none takes a handshake that another has taken, one that was started later neither.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keys.identity import Identity
 from tests.support.clients import WAIT, run_async, tcp_connect, upgrade_request, ws_frame
 from tests.support.nats_cluster import ClusterProcess
+from wire import commands as c
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +24,21 @@ if TYPE_CHECKING:
 BURST = 400
 PLACES = 120
 AT_ONCE = 20
+INTRODUCTIONS = 12
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
 
 @pytest.fixture(scope="module")
 def relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcess]:
     directory: Path = tmp_path_factory.mktemp("cluster")
-    limits = {"handshakes_burst": BURST, "handshakes_per_second": 0.0001, "connections_per_address": PLACES}
+    limits = {
+        "handshakes_burst": BURST,
+        "handshakes_per_second": 0.0001,
+        "connections_per_address": PLACES,
+        "introductions_burst": INTRODUCTIONS,
+        "introductions_per_second": 0.0001,
+        "introductions_pair_burst": INTRODUCTIONS,
+    }
     running = ClusterProcess(directory, servers=1, limits=limits)
     try:
         yield running
@@ -84,3 +97,41 @@ async def test_connections(relays: ClusterProcess) -> None:
     for writer in held:
         writer.close()
     assert PLACES <= outcomes["101"] <= 1.5 * PLACES
+
+
+@run_async
+async def test_a_client_that_goes_from_relay_to_relay(relays: ClusterProcess) -> None:
+    spammer = Identity.generate()
+    async with relays.clients(0) as here:
+        friend = await here.open()
+        for turn in range(6):
+            async with relays.clients(turn % 3) as there:
+                client = await there.open(spammer)
+                for number in range(INTRODUCTIONS):
+                    await client.command(c.Introduce(friend.id, f"{turn} {number}"))
+                await client.round_trip()
+                await client.close()
+        # What follows goes the same way, and so comes behind all of it.
+        async with relays.clients(5 % 3) as there:
+            last = await there.open()
+            await last.command(c.Introduce(friend.id, "last"))
+            came = [(await friend.expect(c.IntroFrom)).nickname]
+            while came[-1] != "last":
+                came.append((await friend.expect(c.IntroFrom)).nickname)
+    assert INTRODUCTIONS <= len(came) - 1 <= 1.5 * INTRODUCTIONS
+
+
+@run_async
+async def test_a_relay_that_is_started_later_knows_what_was_taken(relays: ClusterProcess) -> None:
+    async with relays.clients(0) as here:
+        client = await here.connect()
+        hello = client.session.hello()
+        await client.raw.send(hello)
+        await client.welcomed()
+        await client.close()
+    relays.relays.append(await asyncio.to_thread(relays.start, 3))
+    async with relays.clients(3) as there:
+        thief = await there.socket()
+        await thief.send(hello)
+        closed = await thief.receive_close()
+    assert (closed.code, closed.reason) == (1008, "a handshake is accepted once")

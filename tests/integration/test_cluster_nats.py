@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -44,9 +45,14 @@ class Server:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, config: str = "") -> Server:
+    def configure(self, config: str = "") -> Path:
+        """Write its configuration, which it reads when it starts, and at SIGHUP."""
         path = self._directory / "nats.conf"
         path.write_text(f'host: "127.0.0.1"\nport: {self.port}\n{config}\n')
+        return path
+
+    def start(self, config: str = "") -> Server:
+        path = self.configure(config)
         self._process = subprocess.Popen(
             [str(PROGRAM), "-c", str(path)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -63,6 +69,9 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # All of its threads have, not only the one that was signalled.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -354,8 +363,8 @@ def test_nobody_can_choose_where_an_answer_goes() -> None:
         client = nats_bus._Client(lambda *_: None, "blindrelay.answer.us.", "blindrelay.answer.")
         received: Callable[[bytes, str, str], None] = lambda *what: heard.append(what)  # noqa: E731
         client.add(1, nats_bus._Subscription("blindrelay.id.x", received))
-        await client._process_msg(1, b"blindrelay.id.x", b"blindrelay.answer.them.1", b"1", None)
-        await client._process_msg(1, b"blindrelay.id.x", b"blindrelay.node.0011", b"2", None)
+        client.take(1, b"blindrelay.id.x", b"blindrelay.answer.them.1", b"1", None)
+        client.take(1, b"blindrelay.id.x", b"blindrelay.node.0011", b"2", None)
 
     asyncio.run(run())
     assert heard == [

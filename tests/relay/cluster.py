@@ -81,8 +81,8 @@ class MemoryBus:
     def connected(self) -> bool:
         return self.up
 
-    def publish(self, subject: str, data: bytes) -> None:
-        self._send(subject, data, "")
+    def publish(self, subject: str, *parts: bytes) -> None:
+        self._send(subject, b"".join(parts), "")
 
     def _send(self, subject: str, data: bytes, reply: str) -> int:
         medium = self.medium
@@ -183,6 +183,8 @@ class Cluster:
         for _ in range(count):
             self.add()
         self.run()
+        for node in self.nodes:
+            node.shares.nonces.joined()
         # In the order of their numbers: where that counts a test can rely on it.
         order = sorted(range(count), key=lambda index: self.nodes[index].number)
         self.labs = [self.labs[index] for index in order]

@@ -21,7 +21,7 @@ def lines() -> Iterator[Lines]:
 
 
 def started(settings: Settings, admin_at: str = "", *, push: bool = False) -> None:
-    say_what_is_on(what_is_on(settings, Admission(), push=push, admin_at=admin_at))
+    say_what_is_on(what_is_on(settings, Admission(), push=push, admin_at=admin_at), settings)
 
 
 def test_one_line_says_what_is_on(lines: Lines) -> None:

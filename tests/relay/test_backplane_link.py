@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keys.errors import OpenError
-from relay.backplane.link import GONE_AFTER, WINDOW
+from relay.backplane.link import GONE_AFTER
 from relay.backplane.node import MOST_NEWS, REFUSED
 from relay.backplane.options import ClusterOptions
+from relay.backplane.outgoing import WINDOW
 from relay.backplane.records import Kind, parse_parcel
 from relay.backplane.seals import ANSWER, ASK, DATA, HELLO, Seals
+from relay.limits import Limits
 from relay.metrics import Exposition
 from tests.relay.cluster import OPTIONS, SECRET, Cluster
 from tests.wire.pair import Counted
@@ -39,7 +42,7 @@ def test_both_ends_have_the_keys_of_a_link() -> None:
     ours, theirs = seals(A), seals(B)
     here, there = ours.link(X, B, Y), theirs.link(Y, A, X)
     assert here.id == there.id
-    data = ours.seal_data(here, 1, b"hello", B, theirs.own_subject)
+    data = b"".join(ours.seal_data(here, 1, b"hello", B, theirs.own_subject))
     assert theirs.open_data(there, data) == b"hello"
     assert "x" * 16 not in repr(here)
 
@@ -47,7 +50,7 @@ def test_both_ends_have_the_keys_of_a_link() -> None:
 @pytest.mark.parametrize("at", [0, 5, 10, 20, 30, -1])
 def test_data_that_was_changed_does_not_open(at: int) -> None:
     ours, theirs = seals(A), seals(B)
-    data = bytearray(ours.seal_data(ours.link(X, B, Y), 7, b"hello", B, theirs.own_subject))
+    data = bytearray(b"".join(ours.seal_data(ours.link(X, B, Y), 7, b"hello", B, theirs.own_subject)))
     data[at] ^= 1
     with pytest.raises(OpenError):
         theirs.open_data(theirs.link(Y, A, X), bytes(data))
@@ -56,7 +59,7 @@ def test_data_that_was_changed_does_not_open(at: int) -> None:
 def test_data_is_bound_to_its_destination_direction_and_link() -> None:
     ours, theirs, other = seals(A), seals(B), seals(C)
     keys = ours.link(X, B, Y)
-    data = ours.seal_data(keys, 1, b"hello", B, theirs.own_subject)
+    data = b"".join(ours.seal_data(keys, 1, b"hello", B, theirs.own_subject))
     for reader, link in (
         (other, other.link(Y, A, X)),
         (theirs, theirs.link(X, A, Y)),
@@ -190,6 +193,16 @@ def test_without_the_secret_nothing_is_taken() -> None:
     assert all(node.refused["not_sealed"] for node in cluster.nodes[:2])
 
 
+def test_another_secret_is_said_once_by_both() -> None:
+    with structlog.testing.capture_logs() as logs:
+        cluster = Cluster(1)
+        cluster.add(ClusterOptions(OPTIONS.servers, b"\x78" * 32))
+        cluster.advance(20.0)
+    said = [entry for entry in logs if entry["log_level"] != "info"]
+    assert [(entry["event"], entry["log_level"]) for entry in said] == [("cluster_other_secret", "warning")] * 2
+    assert {entry["node"] for entry in said} == {node.label for node in cluster.nodes}
+
+
 @given(st.binary(max_size=200), st.sampled_from(range(6)))
 def test_any_bytes_are_counted_and_no_more(data: bytes, kind: int) -> None:
     cluster = GARBAGE
@@ -228,25 +241,25 @@ def test_what_is_on_its_way_is_bounded() -> None:
     alice.send(bob)
     cluster.advance(0.1)
     cluster.buses[1].pause()
-    alice.send_many(bob, 300, 8192)
+    alice.send_many(bob, 400, 8192)
     cluster.run()
     [peer] = cluster.nodes[0].peers
     assert peer._sent_bytes <= WINDOW + 8192 * 2
-    assert peer.waiting > 2_000_000
+    assert peer.waiting > 3_000_000
     cluster.buses[1].read_on()
     cluster.advance(1.0)
-    assert len(bob.delivered) == 301
+    assert len(bob.delivered) == 401
 
 
 def test_a_node_that_cannot_keep_up_is_given_up_and_begins_anew() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, Limits(queue_total=32 << 20))
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
     alice.say(c.Subscribe.of([bob.public.x_pub]))
     cluster.run()
     node = cluster.nodes[0]
     [peer] = node.peers
     cluster.buses[1].pause()
-    for _ in range(MOST_NEWS // 30_000 + 200):
+    for _ in range((peer.bound + MOST_NEWS) // 32_000 + 1):
         peer.put(Kind.WHO, bytes(4) + bytes(32) * 1000)
     cluster.advance(0.5)
     assert not peer.alive

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.relay.harness import Peer
 
 SIZE = 200_000
+# As much may wait for a node as for one recipient.
+LIMITS = Limits(queue_total=32 * 1024 * 1024)
 
 
 def watching(cluster: Cluster, peer: Peer, *others: Peer) -> None:
@@ -35,7 +37,7 @@ def overrun(cluster: Cluster, sender: Peer, to: Peer, count: int = 40) -> list[b
 
 
 def test_whoever_sends_faster_than_a_node_takes_waits_for_a_moment_and_is_refused_nothing() -> None:
-    cluster = Cluster()
+    cluster = Cluster(limits=LIMITS)
     [alice], [bob, carol] = cluster.connect(0, 1), cluster.connect(1, 2, 3)
     alice.send(bob)
     alice.send(carol)
@@ -56,7 +58,7 @@ def test_whoever_sends_faster_than_a_node_takes_waits_for_a_moment_and_is_refuse
 
 
 def test_who_waits_for_two_nodes_waits_for_the_slower() -> None:
-    cluster = Cluster()
+    cluster = Cluster(limits=LIMITS)
     [alice], [bob], [carol] = cluster.connect(0, 1), cluster.connect(1, 2), cluster.connect(2, 3)
     for other in (bob, carol):
         alice.send(other)
@@ -79,7 +81,7 @@ def test_who_waits_for_two_nodes_waits_for_the_slower() -> None:
 
 
 def test_a_node_that_is_hung_holds_nobody_for_long_and_is_bounded() -> None:
-    cluster = Cluster()
+    cluster = Cluster(limits=LIMITS)
     [alice, eve], [bob], [carol] = cluster.connect(0, 1, 4), cluster.connect(1, 2), cluster.connect(2, 3)
     for sender in (alice, eve):
         sender.send(bob)
@@ -110,7 +112,7 @@ def test_a_node_that_is_hung_holds_nobody_for_long_and_is_bounded() -> None:
 
 
 def test_the_total_of_those_who_wait_is_bounded() -> None:
-    cluster = Cluster(2, Limits(queue_size=1_000_000))
+    cluster = Cluster(2, Limits(queue_size=1_000_000, queue_total=8_000_000))
     senders = cluster.connect(0, *range(10, 30))
     [bob] = cluster.connect(1, 2)
     senders[0].send(bob)
@@ -131,7 +133,7 @@ def test_the_total_of_those_who_wait_is_bounded() -> None:
 
 def test_senders_wait_while_it_is_asked_where_their_recipients_are() -> None:
     """All at once: what waits for answers is more than may wait for the node that has them all."""
-    cluster = Cluster(2, Limits(queue_size=2_000_000))
+    cluster = Cluster(2, Limits(queue_size=2_000_000, queue_total=16_000_000))
     senders, recipients = cluster.connect(0, *range(10, 26)), cluster.connect(1, *range(30, 46))
     cluster.medium.delay = 0.01
     sent = []
@@ -148,7 +150,7 @@ def test_senders_wait_while_it_is_asked_where_their_recipients_are() -> None:
 
 
 def test_a_sender_that_leaves_while_it_waits() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, LIMITS)
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
     alice.send(bob)
     cluster.run()
@@ -165,7 +167,7 @@ def test_a_sender_that_leaves_while_it_waits() -> None:
 
 
 def test_a_node_that_leaves_lets_go_of_those_who_wait() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, LIMITS)
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
     alice.send(bob)
     cluster.advance(0.1)
@@ -193,7 +195,7 @@ def hung(cluster: Cluster, sender: Peer, to: Peer) -> None:
 
 
 def test_a_recipient_that_reads_is_told_of_when_its_way_is_free() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, LIMITS)
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
     watching(cluster, alice, bob)
     hung(cluster, alice, bob)
@@ -205,7 +207,7 @@ def test_a_recipient_that_reads_is_told_of_when_its_way_is_free() -> None:
 
 
 def test_a_recipient_that_does_not_read_is_told_of_when_it_does() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, LIMITS)
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
     watching(cluster, alice, bob)
     bob.stall()
@@ -222,7 +224,7 @@ def test_a_recipient_that_does_not_read_is_told_of_when_it_does() -> None:
 
 
 def test_each_way_is_waited_for_by_itself() -> None:
-    cluster = Cluster()
+    cluster = Cluster(limits=LIMITS)
     [alice], [bob], [carol] = cluster.connect(0, 1), cluster.connect(1, 2), cluster.connect(2, 3)
     watching(cluster, alice, bob, carol)
     alice.send(carol)
@@ -242,7 +244,7 @@ def test_each_way_is_waited_for_by_itself() -> None:
 
 @pytest.mark.parametrize("to", [0, 2])
 def test_a_recipient_that_moved_meanwhile_is_found(to: int) -> None:
-    cluster = Cluster()
+    cluster = Cluster(limits=LIMITS)
     [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
     watching(cluster, alice, bob)
     hung(cluster, alice, bob)
@@ -262,7 +264,7 @@ def test_a_recipient_that_moved_meanwhile_is_found(to: int) -> None:
 
 
 def test_nothing_is_remembered_of_senders_that_left_or_watch_nobody() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, LIMITS)
     [alice, carol], [bob] = cluster.connect(0, 1, 3), cluster.connect(1, 2)
     hung(cluster, alice, bob)
     lost = carol.send(bob, SIZE)
@@ -277,7 +279,7 @@ def test_nothing_is_remembered_of_senders_that_left_or_watch_nobody() -> None:
 
 
 def test_what_is_remembered_is_bounded_for_each_sender(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, LIMITS)
     monkeypatch.setattr("relay.backplane.recovery.REMEMBERED", 12)
     monkeypatch.setattr("relay.backplane.recovery.REMEMBERED_EACH", 8)
     recovery = cluster.nodes[0].recovery

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from keys.errors import KeyFileError
 from keys.nats_credentials import read_credentials
@@ -18,6 +19,8 @@ from relay import cluster
 from relay.__main__ import main
 from relay.cluster import check_cluster, cluster_options
 from relay.settings import PREFIX, BadSettings, Settings, load
+from relay.settings_checks import warn_of_nats
+from relay.voice import say_what_is_on
 from tests.support.certificates import make_certificate
 
 if TYPE_CHECKING:
@@ -148,6 +151,46 @@ def test_secrets_are_no_flags() -> None:
         told = refused(flag, "hunter2")
         assert f"{flag}: a secret cannot be a flag" in told
         assert "hunter2" not in told
+
+
+# --- What had better not be -------------------------------------------------------------------------------------------
+
+USER = ["--nats-user", "june"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "bare"),
+    [
+        ("nats://nats1:4222,nats://127.0.0.1", ["nats://nats1:4222"]),
+        ("nats://10.1.2.3:4222,nats://[fd00::1]:4222", ["nats://10.1.2.3:4222", "nats://[fd00::1]:4222"]),
+        ("nats://127.0.0.1:4222,nats://[::1],nats://localhost,nats://127.8.8.8", []),
+        ("tls://nats1:4222", []),
+    ],
+)
+def test_a_password_in_clear_is_warned_of(
+    servers: str, bare: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read("--nats", servers, *USER, RELAY_NATS_PASSWORD="hunter2", RELAY_CLUSTER_SECRET=SECRET)
+    told = warn_of_nats(settings)
+    assert [text.partition(" in clear: ")[0] for text in told] == [f"nats_password goes to {each}" for each in bare]
+    assert all("tls://" in text and "--nats-creds" in text for text in told)
+    # It can be used all the same, and both say so.
+    monkeypatch.setenv("RELAY_NATS_PASSWORD", "hunter2")
+    monkeypatch.setenv("RELAY_CLUSTER_SECRET", SECRET)
+    assert main(["config", "check", "--nats", servers, *USER]) == 0
+    said = capsys.readouterr().out
+    assert [line.removeprefix("warning: ") for line in said.splitlines() if line.startswith("warning: ")] == told
+    assert said.endswith("ok\n")
+    assert "hunter2" not in said
+    with structlog.testing.capture_logs() as lines:
+        say_what_is_on({"admin": "off"}, settings)
+    assert [line["advice"] for line in lines if line["event"] == "nats_password_in_clear"] == told
+
+
+def test_without_a_password_there_is_nothing_to_warn_of() -> None:
+    assert warn_of_nats(read()) == []
+    assert warn_of_nats(read("--nats", "nats://a", *NATS[2:])) == []
+    assert warn_of_nats(read("--nats", "nats://a", *NATS[2:], "--nats-creds", "/creds")) == []
 
 
 # --- The files -------------------------------------------------------------------------------------------------------

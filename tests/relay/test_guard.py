@@ -97,7 +97,7 @@ def test_the_memory_stays_within_its_bounds() -> None:
     for number in range(500):
         seen.first_time(bytes([number % 7]) * 32, nonce(number))
     assert len(seen) == 3
-    assert all(len(ring) <= 4 * 8 for ring in seen._seen.values())
+    assert all(len(ring) <= 4 * 8 for ring in seen._held.values())
 
 
 def test_the_memory_names_nobody_and_no_nonce() -> None:
@@ -137,6 +137,50 @@ def test_against_a_model(uses: list[tuple[int, int]]) -> None:
         if len(model) > 2:
             del model[next(iter(model))]
         assert seen.first_time(bytes([key]) * 32, nonce(number)) is expected
+
+
+# --- What is handed over ---------------------------------------------------------------------------------------------
+
+
+def handed_over(one: ReplayMemory, other: ReplayMemory) -> None:
+    for key in one.latest():
+        other.inherit(key, one.ring(key))
+
+
+def test_a_memory_that_is_handed_over_is_the_same() -> None:
+    one, other = memory(), memory()
+    for number in range(9):
+        one.first_time(bytes([number % 4]) * 32, nonce(number))
+    handed_over(one, other)
+    assert list(other._held.items()) == list(one._held.items())
+
+
+def test_what_is_taken_over_is_older_than_what_is_here() -> None:
+    one, other = memory(ring=3, keys=3), memory(ring=3, keys=3)
+    for number in (1, 2, 3):
+        one.first_time(ALICE, nonce(number))
+    for key in (MALLORY, b"b" * 32, b"c" * 32):
+        one.first_time(key, nonce(1))
+    for number in (3, 4):
+        other.first_time(ALICE, nonce(number))
+    one.first_time(ALICE, nonce(1))
+    handed_over(one, other)
+    # Of Alice one of those that only the other had fits in, the youngest of them; and of the keys those used last.
+    assert not any(other.first_time(ALICE, nonce(number)) for number in (3, 4))
+    assert len(other) == 3
+    assert not other.first_time(b"c" * 32, nonce(1))
+    assert list(other._held) == [one._digest(key) for key in (b"b" * 32, ALICE, b"c" * 32)]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 5)), max_size=60))
+@settings(deadline=None)
+def test_whatever_either_had_is_known_after_it(uses: list[tuple[bool, int, int]]) -> None:
+    one, other = memory(ring=8, keys=8), memory(ring=8, keys=8)
+    for first, key, number in uses:
+        (one if first else other).first_time(bytes([key]) * 32, nonce(number))
+    handed_over(one, other)
+    for _, key, number in uses:
+        assert not other.first_time(bytes([key]) * 32, nonce(number))
 
 
 # --- Buckets ---------------------------------------------------------------------------------------------------------
@@ -210,6 +254,30 @@ def test_forgetting_forgives_nothing() -> None:
         rate.allow(b"a", 0.0)
     rate.forget_full(1.4)
     assert [rate.allow(b"a", 1.4) for _ in range(3)] == [True, True, False]
+
+
+def test_what_is_missing_in_another_bucket_is_missing_here() -> None:
+    one, other = buckets(rate=2.0, burst=4), buckets(rate=2.0, burst=4)
+    digest = one._digest(b"a")
+    for _ in range(4):
+        assert one.allow(b"a", 0.0)
+    assert one.missing(digest, 0.5) == 3.0
+    other.missing_elsewhere(digest, one.missing(digest, 0.5), 0.5)
+    assert [other.allow(b"a", 0.5) for _ in range(2)] == [True, False]
+    # What is told twice counts once, and what is told late takes nothing back.
+    other.missing_elsewhere(digest, 3.0, 0.5)
+    assert other.missing(digest, 0.5) == 4.0
+    assert other.wait(b"a", 0.5) == 0.5
+    # More than there can be is a debt of one burst at most.
+    other.missing_elsewhere(digest, 1e9, 0.5)
+    assert other.missing(digest, 0.5) == 8.0
+
+
+def test_without_a_rate_nothing_is_missing() -> None:
+    rate = buckets(rate=0.0)
+    rate.missing_elsewhere(b"a" * 16, 5.0, 0.0)
+    assert rate.missing(b"a" * 16, 0.0) == 0.0
+    assert len(rate) == 0
 
 
 def test_buckets_name_nobody() -> None:

@@ -328,8 +328,8 @@ def test_memories_are_swept(lab: Lab) -> None:
     lab.run()
     rates = (
         lab.core.handshake_rate,
-        lab.core.control._rates["introductions"],
-        lab.core.control._rates["introductions_pair"],
+        lab.core.control.rates["introductions"],
+        lab.core.control.rates["introductions_pair"],
     )
     assert [len(rate) for rate in rates] == [1, 1, 1]
     lab.advance(7.0)

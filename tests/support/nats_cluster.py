@@ -62,8 +62,14 @@ class Nats:
             own = f"nats://127.0.0.1:{self._routes[index]}"
             command += ["--cluster_name", "test", "--cluster", own, "--routes", routes]
             command += ["--no_advertise"]
+        self.run(index, command)
+
+    def run(self, index: int, command: list[str], environment: dict[str, str] | None = None) -> None:
+        """Start a server with this command, and wait until it listens."""
         with (self._directory / f"nats-{index}").open("ab") as out:
-            self.processes[index] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self.processes[index] = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
         deadline = time.monotonic() + _START
         while time.monotonic() < deadline:
             try:
@@ -98,12 +104,15 @@ class ClusterProcess:
         directory: for keys and output.
         count: how many of both.
         servers: how many NATS servers, if fewer.
+        nats: the servers themselves, which are closed with the relays.
         how: as for :class:`RelayProcess`.
     """
 
-    def __init__(self, directory: Path, count: int = 3, servers: int | None = None, **how: Any) -> None:
+    def __init__(
+        self, directory: Path, count: int = 3, servers: int | None = None, nats: Nats | None = None, **how: Any
+    ) -> None:
         self.directory = directory
-        self.nats = Nats(directory, servers or count)
+        self.nats = nats or Nats(directory, servers or count)
         self._how = how
         self._secret = directory / "cluster.secret"
         descriptor = os.open(self._secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

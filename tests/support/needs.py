@@ -33,6 +33,7 @@ PROGRAMS = {  # program: Debian package; `.ci/run` installs the same
 }
 MODULES = {  # module: extra of ours in pyproject.toml
     "atheris": "fuzz",
+    "nats": "cluster",  # and with it the program nats-server
 }
 # The platforms on which a module can be had at all, as pyproject.toml marks it. Elsewhere even the CI only skips.
 PLATFORMS = {"atheris": [("Linux", "x86_64")]}
