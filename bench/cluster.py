@@ -238,6 +238,7 @@ class _Held:
 
     def __init__(self, client_id: bytes) -> None:
         self.id = client_id
+        self.last_in = 0.0
 
 
 async def _ids(count: int, url: str) -> None:
@@ -255,7 +256,7 @@ async def _ids(count: int, url: str) -> None:
     before, begun, cpu = resident_kib(pid), time.perf_counter(), cpu_time().on_cpu
     for start in range(0, count, 1000):
         for session in sessions[start : start + 1000]:
-            node.claims.admitted(session)
+            node.holdings.admitted(session)
         await asyncio.sleep(0)
     # An id is known when somebody else finds it.
     subject = node.seals.id_subject(sessions[-1].id)

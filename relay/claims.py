@@ -8,7 +8,8 @@
 | proven   | the same             | the holder is pinged; it answers: refused; it does not: put out, newcomer admitted |
 
 A newcomer always comes with a handshake nonce never seen before: the replay memory refuses all others first.
-Of two newcomers that wait, the later waits until the earlier is decided, and then meets the table itself.
+Of two newcomers that wait, the later waits until the earlier is decided, and then meets the table itself; also if they
+are at different nodes of a cluster (`relay.contest`).
 """
 
 from collections import deque
@@ -31,8 +32,12 @@ class Elsewhere(Protocol):
     def public(self) -> PublicIdentity:
         """The keys that its handshake proved, as its node says."""
 
+    @property
+    def node(self) -> bytes:
+        """The number of its node."""
+
     def decided(self, *, free: bool) -> None:
-        """Tell its node whether the id is to be had."""
+        """Tell its node whether the id is to be had. If so its node says later what came of it."""
 
 
 class Holder(Enum):
@@ -81,6 +86,9 @@ class Queue(Generic[Newcomer]):
         """Let so many wait for one id from now on; whoever waits already goes on waiting."""
         self._most = most
 
+    def __len__(self) -> int:
+        return len(self._lines)
+
     def join(self, client_id: bytes, newcomer: Newcomer) -> bool:
         """Stand in line; False when the line is full."""
         line = self._lines.setdefault(client_id, deque())
@@ -97,6 +105,10 @@ class Queue(Generic[Newcomer]):
         """Return the one whose turn it is."""
         line = self._lines.get(client_id)
         return line[0] if line else None
+
+    def line(self, client_id: bytes) -> tuple[Newcomer, ...]:
+        """Return all who wait for this id, the first one first."""
+        return tuple(self._lines.get(client_id, ()))
 
     def leave(self, client_id: bytes, newcomer: Newcomer) -> bool:
         """Step out of the line; tell whether it was the first's place."""

@@ -12,6 +12,7 @@ from relay.about import About
 from relay.admission import Admission
 from relay.callout import Asker
 from relay.claims import Elsewhere, Queue
+from relay.contest import Contest
 from relay.control import Control
 from relay.counters import Counters
 from relay.crowding import Crowding
@@ -100,6 +101,7 @@ class Core:
         self.control = Control(self)
         self.door = Door(self)
         self.entry = Entry(self)
+        self.contest = Contest(self)
         # Each with the time at which it was accepted.
         self.connections: dict[Session, float] = {}
         # In the order of their deadlines, which are equal: the pulse looks at the front alone.
@@ -134,7 +136,7 @@ class Core:
             return
         session.wire.close()
         if session.unmask is None:
-            self.entry.gave_up(session)
+            self.contest.gave_up(session)
             return
         if not self.hub.remove(session):
             return
@@ -153,7 +155,7 @@ class Core:
         self.presence_changed(session.public.x_pub, Change.OFFLINE)
         if self.cluster is not None:
             self.cluster.left(session)
-        self.entry.id_free(session.id)
+        self.contest.id_free(session.id)
 
     def lost(self, session: Session) -> None:
         """Forget a connection whose transport is gone."""

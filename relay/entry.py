@@ -1,4 +1,7 @@
-"""From a fresh connection to a session: the opening, the handshake, and whose the id is (PROTOCOL.md §8.2, §8.3)."""
+"""From a fresh connection to a session: the opening, the handshake, and who may in (PROTOCOL.md §8.2, §8.8).
+
+Whose the id is decides `relay.contest`.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,11 +11,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from websockets.frames import CloseCode
 
-from keys.identity import PublicIdentity
 from relay.admission import Verdict as Admitted
 from relay.admission import short_reason
 from relay.callout import Answer, Asker
-from relay.claims import Elsewhere, Verdict, decide
 from relay.hub import Change
 from relay.metered import HOLD_CALLOUT, HOLD_CLAIM
 from relay.opening import Opening, Welcome
@@ -28,13 +29,9 @@ from wire.limits import MAX_FRAME, PROTOCOL_VERSION
 from wire.session import ServerSession
 
 if TYPE_CHECKING:
-    import asyncio
-
     from relay.core import Core
 
-_PING_SIZE = 8
 _GONE: Final = Reply(HTTPStatus.BAD_REQUEST, "You have hung up.\n")
-_REPLAYED: Final = "a handshake is accepted once"
 _NOT_OPEN: Final = "this relay is not open to you"
 
 
@@ -43,11 +40,6 @@ class Entry:
 
     def __init__(self, core: "Core") -> None:
         self._core = core
-        # The probe under way for an id: who is asked, for whom, and when the waiting ends.
-        self._probes: dict[bytes, tuple[Session, Session | Elsewhere, asyncio.TimerHandle]] = {}
-        self._settling: set[bytes] = set()
-        # Newcomers for whom the other nodes of the cluster are asked.
-        self._asking: dict[bytes, Session] = {}
 
     # --- Opening -----------------------------------------------------------------------------------------------------
 
@@ -138,9 +130,9 @@ class Entry:
         elif not self._judged(session, address):
             return
         elif not core.handshakes_seen.first_time(hello.public.x_pub, hello.nonce):
-            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, _REPLAYED)
+            self.refuse_replayed(session)
         elif core.callout is None:
-            self._claim(session)
+            core.contest.claim(session)
         else:
             self._ask(session, address, core.callout)
 
@@ -148,11 +140,14 @@ class Entry:
         session.send_sealed(session.opened_wire.refuse(error), must=True)
         session.end(ending, CloseCode.POLICY_VIOLATION, reason)
 
-    def _refuse_in_use(self, newcomer: Session | Elsewhere) -> None:
-        if isinstance(newcomer, Session):
-            self._refuse(newcomer, c.IdInUse(), Ending.ID_IN_USE, "the id is in use")
-        else:
-            newcomer.decided(free=False)
+    def refuse_in_use(self, session: Session) -> None:
+        """Tell a newcomer that somebody else has its id."""
+        self._refuse(session, c.IdInUse(), Ending.ID_IN_USE, "the id is in use")
+
+    @staticmethod
+    def refuse_replayed(session: Session) -> None:
+        """End a newcomer whose handshake was accepted before."""
+        session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, "a handshake is accepted once")
 
     # --- Who may in --------------------------------------------------------------------------------------------------
 
@@ -186,7 +181,7 @@ class Entry:
             # No ERROR frame: clients may take one as final, and the service may be back in a minute.
             session.end(Ending.CALLOUT_FAILED, CloseCode.TRY_AGAIN_LATER, "cannot ask whether you may in")
         elif self._judged(session, address):  # the lists may have been read anew while it waited
-            self._claim(session)
+            core.contest.claim(session)
             core.loop.call_soon(session.release, HOLD_CALLOUT)
 
     def reload(self) -> None:
@@ -236,165 +231,8 @@ class Entry:
             if count % 16 == 15:
                 yield
 
-    # --- Whose the id is ---------------------------------------------------------------------------------------------
-
-    def _claim(self, session: Session) -> None:
-        core = self._core
-        if core.claims.waiting(session.id):
-            holder = self._holder(session.id)
-            same = holder is None or holder.public == session.public
-            if not same or not core.claims.join(session.id, session):
-                self._refuse_in_use(session)
-            else:
-                session.hold(HOLD_CLAIM)
-            return
-        core.claims.join(session.id, session)
-        self._settle(session.id)
-        if core.claims.first(session.id) is session:
-            session.hold(HOLD_CLAIM)
-
-    def _settle(self, client_id: bytes) -> None:
-        """Judge those who wait for an id, in turn, until one has to wait for the holder's answer."""
-        core = self._core
-        if client_id in self._settling or core.draining:
-            return
-        self._settling.add(client_id)
-        try:
-            while (
-                client_id not in self._probes
-                and client_id not in self._asking
-                and (first := core.claims.first(client_id)) is not None
-            ):
-                holder = self._holder(client_id)
-                if holder is None and core.cluster is not None and isinstance(first, Session):
-                    # It may be held at another node: until that is known the line stands still.
-                    self._asking[client_id] = first
-                    core.cluster.claims.claim(first)
-                    return
-                verdict = self._judge(holder, first.public)
-                if verdict is Verdict.PROBE and holder is not None:
-                    self._probe(holder, first)
-                    return
-                core.claims.leave(client_id, first)
-                if verdict is Verdict.REFUSE:
-                    self._refuse_in_use(first)
-                    continue
-                if holder is not None:
-                    holder.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, "replaced by a newer session")
-                self._admit(first)
-        finally:
-            self._settling.discard(client_id)
-
-    @staticmethod
-    def _judge(holder: Session | None, newcomer: PublicIdentity) -> Verdict:
-        if holder is None:
-            return decide(None, False, newcomer)
-        return decide(holder.public, holder.opened_wire.proven, newcomer)
-
-    def _holder(self, client_id: bytes) -> Session | None:
-        return self._core.sessions.get(client_id)
-
-    def _probe(self, holder: Session, newcomer: Session | Elsewhere) -> None:
-        core = self._core
-        timer = core.loop.call_later(core.limits.claim_wait, self._holder_silent, holder)
-        self._probes[holder.id] = (holder, newcomer, timer)
-        holder.send_ping(core.random(_PING_SIZE))
-
-    def probing(self, session: Session) -> bool:
-        """Tell whether this holder is being asked: another ping would make its answer unknown to us."""
-        probe = self._probes.get(session.id)
-        return probe is not None and probe[0] is session
-
-    def holder_answered(self, holder: Session) -> None:
-        """A pong to our last ping came; if a newcomer waited for it, the holder keeps the id."""
-        probe = self._probes.get(holder.id)
-        if probe is None or probe[0] is not holder:
-            return
-        del self._probes[holder.id]
-        _, newcomer, timer = probe
-        timer.cancel()
-        if self._core.claims.first(holder.id) is newcomer:
-            self._core.claims.leave(holder.id, newcomer)
-            self._refuse_in_use(newcomer)
-        self._settle(holder.id)
-
-    def _holder_silent(self, holder: Session) -> None:
-        if self._core.draining:
-            return
-        if holder.held and not holder.blocked:
-            # It is we who do not read: whatever it answered waits in the kernel, so it cannot be judged dead. One that
-            # does not read either is held because of that, and may be as dead as it looks.
-            self.holder_answered(holder)
-            return
-        _, newcomer, _ = self._probes.pop(holder.id)
-        if self._core.claims.first(holder.id) is newcomer:
-            self._core.claims.leave(holder.id, newcomer)
-            self._settling.add(holder.id)
-            holder.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, "replaced by a newer session")
-            self._settling.discard(holder.id)
-            self._admit(newcomer)
-        self._settle(holder.id)
-
-    def id_free(self, client_id: bytes) -> None:
-        """The holder of an id is gone: whoever waits is next."""
-        probe = self._probes.pop(client_id, None)
-        if probe is not None:
-            probe[2].cancel()
-        self._settle(client_id)
-
-    # --- Other nodes of the cluster ----------------------------------------------------------------------------------
-
-    def cluster_decided(self, session: Session, *, admitted: bool, repeated: bool = False) -> None:
-        """The other nodes leave its id to a newcomer of ours, or do not; `repeated`: one knows its handshake."""
-        del self._asking[session.id]
-        if self._core.draining:
-            return
-        self._core.claims.leave(session.id, session)
-        if admitted:
-            self._admit(session)
-        elif repeated:
-            session.end(Ending.REPLAYED_HANDSHAKE, CloseCode.POLICY_VIOLATION, _REPLAYED)
-        else:
-            self._refuse_in_use(session)
-        self._settle(session.id)
-
-    def claimed_elsewhere(self, newcomer: Elsewhere) -> None:
-        """A newcomer at another node claims an id that we have, or had until just now."""
-        core = self._core
-        holder = self._holder(newcomer.id)
-        if holder is None:
-            newcomer.decided(free=True)
-        elif holder.public != newcomer.public:
-            newcomer.decided(free=False)
-        elif core.draining:
-            # It goes in a moment anyway, and its client is where it shall be.
-            holder.end(Ending.SHUTDOWN, CloseCode.GOING_AWAY, "the relay goes away")
-            newcomer.decided(free=True)
-        elif core.claims.join(newcomer.id, newcomer):
-            self._settle(newcomer.id)
-        else:
-            newcomer.decided(free=False)
-
-    def gave_up_elsewhere(self, newcomer: Elsewhere) -> None:
-        """A newcomer at another node is gone."""
-        if self._core.claims.leave(newcomer.id, newcomer):
-            self._settle(newcomer.id)
-
-    def gave_up(self, session: Session) -> None:
-        """A session ended before it had its id."""
-        if self._asking.get(session.id) is session:
-            del self._asking[session.id]
-            if self._core.cluster is not None:
-                self._core.cluster.claims.cancel(session)
-        if self._core.claims.leave(session.id, session):
-            # The probe that was under way for it goes on, and its answer serves nobody.
-            self._settle(session.id)
-
-    def _admit(self, newcomer: Session | Elsewhere) -> None:
-        if not isinstance(newcomer, Session):
-            newcomer.decided(free=True)
-            return
-        session = newcomer
+    def let_in(self, session: Session) -> None:
+        """Let a newcomer have its id, which is free."""
         core, wire = self._core, session.opened_wire
         if session.phase is not Phase.OPEN:
             raise AssertionError("a session that is over does not stand in line")

@@ -30,6 +30,8 @@ HOLD_TURN: Final = 32
 """Reads are held until a later turn of the loop: this one has had its time."""
 HOLD_CALLOUT: Final = 64
 """Reads are held while the operator's service is asked about the client."""
+HOLD_WAY: Final = 128
+"""Reads are held until another node of the cluster took what waits for it."""
 
 
 class MeteredSocket(WebSocket):

@@ -461,7 +461,7 @@ class Session(MeteredSocket):
             self.stray_pongs += 1
             return
         self.ping = None
-        self.core.entry.holder_answered(self)
+        self.core.contest.holder_answered(self)
 
     def send_ping(self, payload: bytes) -> None:
         """Send a WebSocket ping past whatever is queued; only a pong with this payload counts as an answer."""
@@ -471,10 +471,10 @@ class Session(MeteredSocket):
     def beat(self, payload: bytes) -> None:
         """Ask for a sign of life, and give one that a web page's own code can see."""
         if self.outbox.stalled:
-            if self.ping is None and not self.core.entry.probing(self):
+            if self.ping is None and not self.core.contest.probing(self):
                 self.send_ping(payload)
             return
-        if not self.core.entry.probing(self):
+        if not self.core.contest.probing(self):
             self.send_ping(payload)
         if self.ping_frame is None:
             # Sealed once: it says nothing but that the relay lives, and a client that sees it again loses nothing.

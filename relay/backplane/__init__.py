@@ -7,7 +7,10 @@
 - `records`: what those streams carry.
 - `router`: where an id is, and frames that wait until that is known.
 - `parcels`: what happens to them where they arrive, and to those that do not.
-- `claims`: one session per id. `presence`: who is online. `shares`: limits. `nonces`: replay memory.
+- `pressure`: senders that wait until another node took what waits for it.
+- `recovery`: whom to tell that it is time to send again.
+- `claims`: who may have an id. `holdings`: who has it, and that only one does.
+- `presence`: who is online. `shares`: limits. `nonces`: replay memory.
 - `node`: this relay as one of many, which puts these together; `joining`: how it becomes one; `outsiders`: who cannot.
 - `bus`, `nats_bus`, `nats_wire`: what lies below; `permissions`: whether it lets us; `lookup`: questions over it.
 """

@@ -2,35 +2,36 @@
 
 A newcomer whom its own node would let in claims its id first: its node subscribes to the id's subject, then asks on it.
 
-| the answer               | what happens |
-|--------------------------|--------------|
-| nobody has it            | admitted |
-| a node holds it          | it judges the newcomer by the table, as one of its own: refused, or asked again |
-| a node claims it too     | the lower node number goes on, the higher asks again until that is decided |
-| a node just let go of it | asked again |
-| no answer in time        | admitted: a node that is hung is as dead as a client that answers no ping |
-| the bus is lost          | admitted: this node is all there is |
+| the answer                      | what happens |
+|---------------------------------|--------------|
+| nobody has it                   | admitted |
+| a node holds it                 | it stands in line there, and is judged by the table as one of that node's own |
+| a node claims it too            | the lower node number goes on, the higher asks again until that is decided |
+| a node's newcomer is in a line  | asked again, unless that one stands behind it |
+| a node just let go of it        | asked again |
+| no answer in time               | admitted: a node that is hung is as dead as a client that answers no ping |
+| the bus is lost                 | admitted: this node is all there is |
 
-Subscriptions take a moment to be known at all NATS servers, so two nodes may still let in one id each: a second later
-each newcomer is asked for once more. So are, whenever two nodes have not heard each other for a while, all sessions
-that are younger than that. Of two sessions the node with the lower number says which one stays: that of the lower
-number if both began within `SAME_TIME`, else the later, which is where the client is now. The other is ended as
-replaced.
+Whoever comes to the front of a line whose holder is gone is *given* the id. It asks once more, for somebody else may
+have it by now, and stays the first in that line until its node says that it is decided: those behind it meet the table
+after it, as at one relay. Newcomers at one node stand in line there, and only the first of them in that of another.
+
+Whoever was overtaken on its way by a session that came later does not put it out: that is where the client is now. It
+is ended as it would be if it had been let in first, as replaced.
+
+Nobody waits for ever: a node that is gone, hung or lost has no line, and who stood in it goes on as if nobody had the
+id. Should two be let in by that, `relay.backplane.holdings` ends one of them.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
-
-from websockets.frames import CloseCode
 
 from keys.errors import BadKey
 from keys.identity import PublicIdentity
 from relay.backplane.bus import Outcome
 from relay.backplane.link import Peer
-from relay.backplane.lookup import ANSWER_WITHIN, Found, Standing, answer, ask
-from relay.backplane.records import CLAIM, DROP, HOLD, KEYS_PER_RECORD, Kind, split
+from relay.backplane.lookup import ANSWER_WITHIN, Found, Standing, ask
+from relay.backplane.records import CLAIM, Kind
 from relay.reasons import Ending
-from relay.websocket import Phase
 
 if TYPE_CHECKING:
     from relay.backplane.node import Backplane
@@ -38,41 +39,30 @@ if TYPE_CHECKING:
 
 AGAIN: Final = 0.05
 """Seconds until a claim that met another is tried again."""
-CHECK_AFTER: Final = 1.0
-"""Seconds after which a new session is looked for elsewhere."""
-CHECKS: Final = 5
-"""How often it is looked for while there is no answer."""
-SAME_TIME: Final = 3.0
-"""Seconds within which two sessions began at the same time."""
 PATIENCE: Final = 10.0
-"""Seconds after which a claim is refused that never met a clear answer."""
+"""Seconds after which a claim is refused that never met a clear answer, and an id is no longer kept for the newcomer at
+another node that it was given to."""
 _FREE: Final = 0
 _TAKEN: Final = 1
 _REPEATED: Final = 2
-
-
-class Held:
-    """An id that this node has, or claims."""
-
-    __slots__ = ("admitted", "serial", "session", "subject")
-
-    def __init__(self, session: "Session", subject: str, serial: int) -> None:
-        self.session = session
-        self.subject = subject
-        self.serial = serial
-        self.admitted: float | None = None
+_REPLACED: Final = 3
+_ENDINGS: Final = {bytes((_REPEATED,)): Ending.REPLAYED_HANDSHAKE, bytes((_REPLACED,)): Ending.REPLACED}
 
 
 class Claim:
     """A newcomer of ours that waits for the others' word."""
 
-    __slots__ = ("holder", "number", "session", "until", "waits_for_way")
+    __slots__ = ("given", "holder", "number", "session", "until", "waits_for_way")
 
-    def __init__(self, session: "Session", number: int, until: float) -> None:
+    def __init__(self, session: "Session", now: float) -> None:
         self.session = session
-        self.number = number
-        self.until = until
+        self.until = now + PATIENCE
         self.holder: Peer | None = None
+        """The node in whose line it stands."""
+        self.number = 0
+        """Its number there. Another one each time, so that no answer is taken for that to a later question."""
+        self.given: dict[Peer, int] = {}
+        """Nodes that gave it the id, and wait for what comes of it; with its number there."""
         self.waits_for_way = False
 
 
@@ -92,38 +82,49 @@ class Elsewhere:
         """The id that it wants."""
         return self.public.id
 
+    @property
+    def node(self) -> bytes:
+        """The number of its node."""
+        return self.peer.number
+
     def decided(self, *, free: bool) -> None:
         """Tell its node."""
         self._claims.answer(self, _FREE if free else _TAKEN)
 
 
 class Claims:
-    """The ids of this node, and who claims what."""
+    """Who claims what: newcomers of this node elsewhere, and those of others here."""
 
     def __init__(self, node: "Backplane") -> None:
         self._node = node
-        self._held: dict[bytes, Held] = {}
         self._claims: dict[bytes, Claim] = {}
         self._judged: dict[int, Claim] = {}
         """By their numbers, those that a holder's node judges."""
         self._elsewhere: dict[tuple[Peer, int], Elsewhere] = {}
-        self._serial = 0
-
-    def __len__(self) -> int:
-        return len(self._held)
+        self._number = 0
 
     @property
     def asking(self) -> int:
         """How many newcomers wait for other nodes."""
         return len(self._claims)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits, here or for us."""
+        return not self._claims and not self._judged and not self._elsewhere
+
+    def standing(self, session: "Session") -> Standing:
+        """Tell how a newcomer of ours stands to its id."""
+        claim = self._claims.get(session.id)
+        return Standing.CLAIMING if claim is None or claim.holder is None else Standing.WAITING
+
     # --- Newcomers of this node --------------------------------------------------------------------------------------
 
     def claim(self, session: "Session") -> None:
-        """Find out whether a newcomer may have its id; `Entry.cluster_decided` is called, not from within this."""
-        claim = Claim(session, self._next(), self._node.clock() + PATIENCE)
+        """Find out whether a newcomer may have its id; `Contest.cluster_decided` is called, not from within this."""
+        claim = Claim(session, self._node.clock())
         self._claims[session.id] = claim
-        self._hold(session)
+        self._node.holdings.hold(session)
         self._node.router.claiming(session.id)
         self._ask(claim)
 
@@ -132,11 +133,10 @@ class Claims:
         claim = self._claims.get(session.id)
         if claim is None or claim.session is not session:
             return
-        if claim.holder is not None:
-            claim.holder.put(Kind.CLAIM_OFF, claim.number.to_bytes(4, "big"))
-            self._unjudged(claim)
         del self._claims[session.id]
-        self._let_go(session)
+        self._step_out(claim)
+        self._report(claim)
+        self._node.holdings.let_go(session)
         self._node.router.decided(session.id)
 
     def _ask(self, claim: Claim) -> None:
@@ -152,54 +152,100 @@ class Claims:
         if found.outcome is not Outcome.ANSWER:
             self._granted(claim)
         elif found.standing is Standing.HOLDING:
-            claim.holder = node.peer(found.node)
-            self._judged[claim.number] = claim
-            public = claim.session.public
-            claim.holder.put(Kind.CLAIM, CLAIM.pack(claim.number, public.x_pub, public.ed_pub))
-            # It may take as long as its client to answer, and stand in line behind others for as long each.
-            node.later(node.core.limits.claim_wait + ANSWER_WITHIN, self._overdue, claim, claim.holder)
-        elif found.standing is Standing.CLAIMING and node.number < found.node:
+            self._stand_in_line(claim, node.peer(found.node))
+        elif self._goes_before(claim, found):
             self._granted(claim)
         else:
             node.later(AGAIN, self._again, claim)
+
+    def _goes_before(self, claim: Claim, found: Found) -> bool:
+        if found.standing is Standing.CLAIMING:
+            return self._node.number < found.node
+        # Whoever is in another line has it from there, before us: the answer of that line's node is still to come.
+        behind = bool(claim.given) or self._node.core.contest.in_line(claim.session.id, found.node)
+        return found.standing is Standing.WAITING and behind
 
     def _again(self, claim: Claim) -> None:
         if not self._current(claim):
             return
         if self._node.clock() >= claim.until:
-            self._finished(claim, admitted=False)
+            self._finished(claim, Ending.ID_IN_USE)
         else:
             self._ask(claim)
-
-    def _overdue(self, claim: Claim, holder: Peer) -> None:
-        if self._current(claim) and claim.holder is holder:
-            holder.put(Kind.CLAIM_OFF, claim.number.to_bytes(4, "big"))
-            self._unjudged(claim)
-            if self._node.clock() - holder.heard < ANSWER_WITHIN:
-                self._again(claim)  # it lives, and has a line
-            else:
-                self._granted(claim)
 
     def _granted(self, claim: Claim) -> None:
         if not self._node.router.passable(claim.session.id):
             claim.waits_for_way = True
+            # A node that says so much and reads nothing: what comes back after that is answered with 0x03.
+            self._node.later(PATIENCE, self._passed, claim)
             return
-        self._finished(claim, admitted=True)
+        self._finished(claim)
 
     def passed(self, client_id: bytes) -> None:
         """Nothing comes back any more of what was sent to where an id was."""
         claim = self._claims.get(client_id)
-        if claim is not None and claim.waits_for_way:
-            self._finished(claim, admitted=True)
+        if claim is not None:
+            self._passed(claim)
 
-    def _finished(self, claim: Claim, *, admitted: bool, repeated: bool = False) -> None:
-        session = claim.session
+    def _passed(self, claim: Claim) -> None:
+        if claim.waits_for_way and self._current(claim):
+            self._finished(claim)
+
+    def _finished(self, claim: Claim, refused: Ending | None = None) -> None:
+        node, session = self._node, claim.session
         del self._claims[session.id]
-        if not admitted:
-            self._let_go(session)
         # What waits for the id stays where it is until the session can be found, or is refused.
-        self._node.core.entry.cluster_decided(session, admitted=admitted, repeated=repeated)
-        self._node.router.decided(session.id)
+        node.core.contest.cluster_decided(session, refused)
+        if node.core.sessions.get(session.id) is not session:
+            # Also where nobody is let in any more: whoever asks must not be told for minutes that somebody claims it.
+            node.holdings.let_go(session)
+        self._report(claim)
+        node.router.decided(session.id)
+
+    # --- In line at another node -------------------------------------------------------------------------------------
+
+    def _stand_in_line(self, claim: Claim, holder: Peer) -> None:
+        limits, public = self._node.core.limits, claim.session.public
+        given = claim.given.pop(holder, None)
+        if given is not None:
+            # It cannot wait there behind itself.
+            holder.put(Kind.CLAIM_OFF, given.to_bytes(4, "big"))
+        self._number = self._number + 1 & 0xFFFFFFFF
+        claim.number, claim.holder = self._number, holder
+        self._judged[claim.number] = claim
+        now = self._node.clock()
+        # Nothing is read from a newcomer behind its handshake.
+        age = int((now - claim.session.last_in) * 1e6)
+        holder.put(Kind.CLAIM, CLAIM.pack(claim.number, age, public.x_pub, public.ed_pub))
+        # Those before it may each take as long as a client has to answer, and a node to find out what they ask.
+        patience = limits.claim_queue * (limits.claim_wait + PATIENCE)
+        self._node.later(limits.claim_wait + ANSWER_WITHIN, self._overdue, claim, claim.number, now + patience)
+
+    def _step_out(self, claim: Claim) -> None:
+        holder = claim.holder
+        if holder is not None:
+            holder.put(Kind.CLAIM_OFF, claim.number.to_bytes(4, "big"))
+            self._unjudged(claim)
+
+    def _unjudged(self, claim: Claim) -> None:
+        self._judged.pop(claim.number, None)
+        claim.holder = None
+        # It did not ask itself for as long as it stood in line.
+        claim.until = self._node.clock() + PATIENCE
+
+    def _overdue(self, claim: Claim, number: int, until: float) -> None:
+        holder = self._judged.get(number) is claim and claim.holder
+        if not holder:
+            return
+        now = self._node.clock()
+        if now - holder.heard >= ANSWER_WITHIN:
+            self._step_out(claim)
+            self._granted(claim)
+        elif now >= until:
+            self._step_out(claim)
+            self._finished(claim, Ending.ID_IN_USE)
+        else:
+            self._node.later(ANSWER_WITHIN, self._overdue, claim, number, until)  # it lives, and has a line
 
     def claim_answered(self, peer: Peer, body: bytes) -> None:
         """The node of the holder has judged a newcomer of ours."""
@@ -209,56 +255,17 @@ class Claims:
             return  # it is decided already, or its client left
         self._unjudged(claim)
         if body[4:] == bytes((_FREE,)):
-            self._again(claim)
+            claim.given[peer] = number
+            self._ask(claim)
         else:
-            self._finished(claim, admitted=False, repeated=body[4:] == bytes((_REPEATED,)))
+            self._finished(claim, _ENDINGS.get(body[4:], Ending.ID_IN_USE))
 
-    def _unjudged(self, claim: Claim) -> None:
-        self._judged.pop(claim.number, None)
-        claim.holder = None
-
-    # --- Ids of this node --------------------------------------------------------------------------------------------
-
-    def _next(self) -> int:
-        self._serial = self._serial + 1 & 0xFFFFFFFF
-        return self._serial
-
-    def _hold(self, session: "Session") -> None:
-        held = self._held.get(session.id)
-        subject = self._node.seals.id_subject(session.id) if held is None else held.subject
-        self._held[session.id] = Held(session, subject, self._next())
-        if held is None:
-            self._node.bus.subscribe(subject, self._question)
-            self._node.subjects[subject] = session.id
-
-    def _let_go(self, session: "Session") -> None:
-        held = self._held.get(session.id)
-        if held is not None and held.session is session:
-            del self._held[session.id]
-            del self._node.subjects[held.subject]
-            self._node.bus.unsubscribe(held.subject)
-
-    def admitted(self, session: "Session") -> None:
-        """A session has its id."""
-        self._hold(session)
-        self._held[session.id].admitted = self._node.clock()
-        self._node.later(CHECK_AFTER, self._check, session, CHECKS)
-
-    def left(self, session: "Session") -> None:
-        """A session ended."""
-        self._let_go(session)
-
-    def _question(self, question: bytes, reply: str, subject: str) -> None:
-        client_id = self._node.subjects.get(subject)
-        held = None if client_id is None else self._held.get(client_id)
-        if held is None:
-            how = (Standing.ABSENT, 0, 0.0)
-        elif held.admitted is None:
-            how = (Standing.CLAIMING, held.serial, 0.0)
-        else:
-            how = (Standing.HOLDING, held.serial, self._node.clock() - held.admitted)
-        if reply:
-            answer(self._node, subject, question, reply, how)
+    @staticmethod
+    def _report(claim: Claim) -> None:
+        """Tell those who gave it the id that it is decided."""
+        for peer, number in claim.given.items():
+            peer.put(Kind.CLAIM_OFF, number.to_bytes(4, "big"))
+        claim.given.clear()
 
     # --- Newcomers elsewhere -----------------------------------------------------------------------------------------
 
@@ -267,7 +274,7 @@ class Claims:
         if len(body) != CLAIM.size:
             self._node.count("malformed")
             return
-        number, x_pub, ed_pub = CLAIM.unpack(body)
+        number, age, x_pub, ed_pub = CLAIM.unpack(body)
         try:
             newcomer = Elsewhere(self, peer, number, PublicIdentity(x_pub, ed_pub))
         except BadKey:
@@ -277,89 +284,37 @@ class Claims:
         if self._node.shares.repeated(peer, x_pub):
             self.answer(newcomer, _REPEATED)
             return
-        self._node.core.entry.claimed_elsewhere(newcomer)
+        if self._node.holdings.came_after(newcomer.public, self._node.clock() - age / 1e6):
+            self.answer(newcomer, _REPLACED)
+            return
+        self._node.core.contest.claimed_elsewhere(newcomer)
 
     def claim_off(self, peer: Peer, body: bytes) -> None:
-        """A newcomer at another node left."""
-        newcomer = self._elsewhere.pop((peer, int.from_bytes(body, "big")), None)
+        """A newcomer at another node waits no longer: it left, or had the id from us and is decided."""
+        self._gave_up((peer, int.from_bytes(body, "big")))
+
+    def _gave_up(self, key: tuple[Peer, int]) -> None:
+        newcomer = self._elsewhere.pop(key, None)
         if newcomer is not None:
-            self._node.core.entry.gave_up_elsewhere(newcomer)
+            self._node.core.contest.gave_up_elsewhere(newcomer)
 
     def answer(self, newcomer: Elsewhere, verdict: int) -> None:
         """Tell another node how its newcomer was judged."""
-        if self._elsewhere.pop((newcomer.peer, newcomer.number), None) is not None:
-            newcomer.peer.put(Kind.CLAIM_ANSWER, newcomer.number.to_bytes(4, "big") + bytes((verdict,)))
-
-    # --- Two sessions ------------------------------------------------------------------------------------------------
-
-    def _check(self, session: "Session", times: int) -> None:
-        held = self._held.get(session.id)
-        if held is None or held.session is not session or held.admitted is None:
+        key = (newcomer.peer, newcomer.number)
+        if self._elsewhere.get(key) is not newcomer:
             return
-
-        def answered(found: Found) -> None:
-            if found.outcome is Outcome.ANSWER and found.standing is Standing.HOLDING:
-                self._two(self._node.peer(found.node), session.id, found.serial, found.age)
-            if found.outcome in (Outcome.ANSWER, Outcome.TIMEOUT) and times > 1:
-                # Somebody has, had or claims the id: until that is no longer so this is not the last word.
-                self._node.later(CHECK_AFTER, self._check, session, times - 1)
-
-        ask(self._node, session.id, answered)
-
-    def _two(self, peer: Peer, client_id: bytes, serial: int, age: float) -> None:
-        """Another node has a session of an id, with this serial and age; if we have one too, one of them goes."""
-        held = self._held.get(client_id)
-        if held is None or held.admitted is None:
-            return
-        ours = self._node.clock() - held.admitted
-        if peer.number < self._node.number:
-            # One node decides, else both sessions might go, or none.
-            peer.put(Kind.HOLDS, HOLD.pack(client_id, held.serial, int(ours * 1e6)))
-        elif abs(ours - age) < SAME_TIME or ours < age:
-            peer.put(Kind.DROP, DROP.pack(client_id, serial))
+        newcomer.peer.put(Kind.CLAIM_ANSWER, newcomer.number.to_bytes(4, "big") + bytes((verdict,)))
+        if verdict == _FREE:
+            self._node.later(PATIENCE, self._gave_up, key)
         else:
-            self._end(held)
-
-    def _end(self, held: Held) -> None:
-        if held.session.phase is Phase.OPEN:
-            self._node.two_sessions += 1
-            held.session.end(Ending.REPLACED, CloseCode.POLICY_VIOLATION, "replaced by a newer session")
-
-    def dropped(self, body: bytes) -> None:
-        """The node that decides says that this session of ours is the one that goes."""
-        if len(body) != DROP.size:
-            self._node.count("malformed")
-            return
-        client_id, serial = DROP.unpack(body)
-        held = self._held.get(client_id)
-        if held is not None and held.serial == serial:
-            self._end(held)
-
-    def told_of(self, peer: Peer, body: bytes) -> None:
-        """Another node tells which sessions it has."""
-        for part in split(body, HOLD.size):
-            client_id, serial, age = HOLD.unpack(part)
-            self._two(peer, client_id, serial, age / 1e6)
-
-    def tell(self, peer: Peer, younger: float) -> Iterator[None]:
-        """Tell the node that decides of all sessions younger than that, in slices."""
-        now = self._node.clock()
-        parts = []
-        for client_id, held in list(self._held.items()):
-            if held.admitted is not None and now - held.admitted <= younger and self._held.get(client_id) is held:
-                parts.append(HOLD.pack(client_id, held.serial, int((now - held.admitted) * 1e6)))
-            if len(parts) == KEYS_PER_RECORD:
-                peer.put(Kind.HOLDS, b"".join(parts))
-                parts.clear()
-                yield
-        if parts and peer.alive:
-            peer.put(Kind.HOLDS, b"".join(parts))
+            del self._elsewhere[key]
 
     def node_gone(self, peer: Peer) -> None:
         """A node is gone: its newcomers are, and nobody there holds anything."""
         for key in [key for key in self._elsewhere if key[0] is peer]:
-            self._node.core.entry.gave_up_elsewhere(self._elsewhere.pop(key))
+            self._gave_up(key)
         for claim in list(self._claims.values()):
+            claim.given.pop(peer, None)
             if claim.holder is peer and self._current(claim):
                 self._unjudged(claim)
-                self._again(claim)
+                self._ask(claim)

@@ -29,9 +29,10 @@ _ANSWER: Final = Struct(">BIQ")
 class Standing(IntEnum):
     """How a node stands to an id."""
 
-    ABSENT = 0  # it had the id until just now
-    CLAIMING = 1  # a newcomer of its own waits for the id
-    HOLDING = 2
+    WAITING = 0  # a newcomer of its own stands in line for the id at another node
+    ABSENT = 1  # it had the id until just now
+    CLAIMING = 2  # a newcomer of its own may have the id, if nobody else does
+    HOLDING = 3
 
 
 class Found(NamedTuple):
@@ -45,7 +46,10 @@ class Found(NamedTuple):
 
 
 def ask(node: "Backplane", client_id: bytes, answered: Callable[[Found], None]) -> None:
-    """Ask who has an id; `answered` is called once: with the holder, if one answers, whoever else does."""
+    """Ask who has an id; `answered` is called once: with the holder, if one answers, whoever else does.
+
+    Of several who claim it the one with the lowest number is told of: it is the one that goes on.
+    """
     seals = node.seals
     subject = seals.id_subject(client_id)
     question = seals.seal_call(ASK, b"", subject)
@@ -77,7 +81,7 @@ def ask(node: "Backplane", client_id: bytes, answered: Callable[[Found], None]) 
             # Whoever holds it may be farther away than who claims it, or just let go of it.
             best = found
             node.later(MORE_WITHIN, lambda: finish(best or found))
-        elif found.standing > best.standing:
+        elif (-found.standing, found.node) < (-best.standing, best.node):
             best = found
         return not done
 

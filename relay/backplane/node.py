@@ -9,12 +9,15 @@ import structlog
 from keys.errors import OpenError
 from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
+from relay.backplane.holdings import Holdings
 from relay.backplane.link import CHUNK, GONE_AFTER, VERSIONS, Peer
 from relay.backplane.options import ClusterOptions
 from relay.backplane.outsiders import Outsiders
 from relay.backplane.parcels import Parcels
 from relay.backplane.presence import RemotePresence
+from relay.backplane.pressure import Pressure
 from relay.backplane.records import Kind
+from relay.backplane.recovery import Recovery
 from relay.backplane.router import Router
 from relay.backplane.seals import ANNOUNCE, DATA, HELLO, NUMBER_SIZE, Seals
 from relay.backplane.shares import Shares
@@ -100,9 +103,12 @@ class Backplane:
         self.linked: Callable[[], None] = _nothing
         """Called at each link that is made, and when more of the past is here."""
         self.claims: Claims = Claims(self)
+        self.holdings: Holdings = Holdings(self)
         self.router: Router = Router(self)
         self.presence: RemotePresence = RemotePresence(self)
         self.parcels: Parcels = Parcels(self)
+        self.recovery: Recovery = Recovery(self)
+        self.pressure: Pressure = Pressure(self)
         self.shares: Shares = Shares(self)
         bus.changed = self._bus_changed
 
@@ -144,6 +150,7 @@ class Backplane:
         for peer in list(self.peers):
             peer.gone()
         self._peers.clear()
+        self.pressure.close()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> None:
         until = self.clock() + seconds
@@ -240,8 +247,9 @@ class Backplane:
                 self._gone(peer)
             else:
                 peer.beat(now)
+        self.pressure.ease()
         if self.bus.connected:
-            self.router.recover()
+            self.recovery.recover()
         if now - self._announced >= ANNOUNCE_EVERY:
             self._announce()
         if now - self._expired >= _EXPIRE:
@@ -307,6 +315,8 @@ class Backplane:
         dirty, self._dirty = self._dirty, {}
         for peer in dirty:
             peer.flush(now)
+        if self.pressure:
+            self.pressure.ease()
 
     def owes(self, peer: Peer) -> None:
         """Flush a link soon, if nothing else does before."""
@@ -326,14 +336,14 @@ class Backplane:
         """There is a link to another node."""
         self.linked()
         if not fresh:
-            self.core.turns.task(self.claims.tell(peer, silent + MARGIN))
+            self.core.turns.task(self.holdings.tell(peer, silent + MARGIN))
             return
         self._forget(peer)
         self.shares.established(peer)
         if not empty:
             self.core.turns.task(self.presence.ask_all(peer))
             if self.number > peer.number:
-                self.core.turns.task(self.claims.tell(peer, float("inf")))
+                self.core.turns.task(self.holdings.tell(peer, float("inf")))
         structlog.get_logger().info("cluster_node_came", node=self.label, nodes=len(self._peers) + 1)
 
     def dropped(self, record: bytes, origin: object) -> None:
@@ -392,8 +402,8 @@ class Backplane:
         Kind.WENT: lambda node, peer, body: node.presence.went(peer, body),
         Kind.WHO: lambda node, peer, body: node.presence.asked(peer, body),
         Kind.HERE: lambda node, peer, body: node.presence.answered(peer, body),
-        Kind.HOLDS: lambda node, peer, body: node.claims.told_of(peer, body),
-        Kind.DROP: lambda node, _peer, body: node.claims.dropped(body),
+        Kind.HOLDS: lambda node, peer, body: node.holdings.told_of(peer, body),
+        Kind.DROP: lambda node, _peer, body: node.holdings.dropped(body),
         Kind.SPENT: lambda node, _peer, body: node.shares.spent(body),
         Kind.PLACES: lambda node, peer, body: node.shares.places(peer, body),
         Kind.SEEN: lambda node, peer, body: node.shares.nonces.seen(peer, body),
@@ -406,20 +416,21 @@ class Backplane:
         Kind.LEAVE: _left,
         Kind.SYNC: _sync,
         Kind.SYNCED: _synced,
+        Kind.RETRY: lambda node, peer, body: node.recovery.asked(peer, body),
     }
 
     # --- What this relay tells ---------------------------------------------------------------------------------------
 
     def admitted(self, session: "Session") -> None:
         """A session of this node has its id."""
-        self.claims.admitted(session)
+        self.holdings.admitted(session)
         self.presence.changed(session.public.x_pub, online=True)
 
     def left(self, session: "Session") -> None:
         """A session of this node ended."""
         # First, so that it stands before the word that its id is to be had.
         self.shares.left(session)
-        self.claims.left(session)
+        self.holdings.let_go(session)
         self.presence.changed(session.public.x_pub, online=False)
 
     def later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:

@@ -67,6 +67,10 @@ class Outgoing:
         """Whether everything was acknowledged."""
         return not self._origins and not self._sent
 
+    def stretch(self, size: int) -> None:
+        """Give room for so many bytes beyond the bound, or with a negative number take that back."""
+        self._room += size
+
     # --- Coming in ---------------------------------------------------------------------------------------------------
 
     def put_packet(self, sender: object, sender_id: bytes, target: bytes, packet: bytes) -> bool:

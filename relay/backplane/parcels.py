@@ -9,13 +9,13 @@ from relay.backplane.outgoing import FRAME, FRAME_HEAD, RECORD
 from relay.backplane.records import PARCEL, Kind, Parcel, encode_refused, parse_parcel, parse_refused
 from relay.outbox import frame_head
 from relay.reasons import Refusal
+from relay.session import Session
 from relay.websocket import Phase
 from wire import commands as c
 from wire.errors import WireError
 
 if TYPE_CHECKING:
     from relay.backplane.node import Backplane
-    from relay.session import Session
 
 _REASONS: Final = tuple(Refusal)
 # Looked up once, for the path of each frame.
@@ -49,19 +49,27 @@ class Sender:
             self._peer.put(Kind.RECOVERED, self.id + x_pub)
 
 
-def _sender(known: dict[bytes, Sender], peer: Peer, client_id: bytes) -> Sender:
-    if len(known) >= _SENDERS:
-        known.clear()  # nothing but their identity is lost
-    sender = known[client_id] = Sender(peer, client_id)
-    return sender
-
-
 class Parcels:
     """Takes and returns what is for an id."""
 
     def __init__(self, node: "Backplane") -> None:
         self._node = node
         self._senders: dict[Peer, dict[bytes, Sender]] = {}
+
+    def sender(self, peer: Peer, client_id: bytes) -> Sender:
+        """Return a client of another node."""
+        known = self._senders.setdefault(peer, {})
+        sender = known.get(client_id)
+        if sender is None:
+            if len(known) >= _SENDERS:
+                known.clear()  # nothing but their identity is lost
+            sender = known[client_id] = Sender(peer, client_id)
+        return sender
+
+    def sender_of(self, parcel: Parcel) -> "Session | None":
+        """Return the session of this node that sent a parcel; of one that came back, whoever has its id now."""
+        origin = parcel.origin
+        return origin if isinstance(origin, Session) else self._node.core.sessions.get(parcel.sender)
 
     def node_gone(self, peer: Peer) -> None:
         """A node is gone."""
@@ -110,7 +118,7 @@ class Parcels:
                 peer.put(Kind.BOUNCED, bytes((FRAME,)) + body)
             else:
                 if sender_id != known_sender:
-                    sender, known_sender = senders.get(sender_id) or _sender(senders, peer, sender_id), sender_id
+                    sender, known_sender = senders.get(sender_id) or self.sender(peer, sender_id), sender_id
                 if size != known_size:
                     known_size, head = size, frame_head(size + _MASKED)
                 packet = data[position + _HEAD : stop]
@@ -167,8 +175,7 @@ class Parcels:
         if parcel.kind != Kind.FRAME:
             self._obey(session, parcel)
             return
-        sender = self._node.core.sessions.get(parcel.sender)
-        session.deliver(parcel.payload, parcel.sender, sender)
+        session.deliver(parcel.payload, parcel.sender, self.sender_of(parcel))
 
     def _obey(self, session: "Session", parcel: Parcel) -> None:
         """Do what a client asked for, here where the one lives whom it is about."""
@@ -189,20 +196,23 @@ class Parcels:
 
     # --- Not arriving ------------------------------------------------------------------------------------------------
 
-    def failed(self, parcel: Parcel, refusal: Refusal) -> None:
-        """A parcel of this node cannot be delivered."""
+    def failed(self, parcel: Parcel, refusal: Refusal, peer: Peer | None = None) -> None:
+        """A parcel of this node cannot be delivered; to this node, if that is known."""
         core = self._node.core
         if parcel.kind == Kind.FRAME:
-            sender = core.sessions.get(parcel.sender)
+            sender = self.sender_of(parcel)
             if sender is None:
                 core.counters.refusals[refusal] += 1
             else:
                 sender.refuse(parcel.target, parcel.payload[:NONCE_SIZE], refusal)
                 if refusal is not Refusal.OFFLINE:
-                    self._node.router.remember_refused(parcel.sender, parcel.target)
+                    self._node.recovery.remember(parcel.sender, parcel.target, peer)
         elif parcel.kind == Kind.WAKE:
             # Nobody has a session of theirs, so they are not awake.
-            core.control.wake_absent(c.Wake.parse(parcel.payload), parcel.sender)
+            try:
+                core.control.wake_absent(c.Wake.parse(parcel.payload), parcel.sender)
+            except WireError:
+                self._node.count("malformed")  # it came back, and is none of ours
         elif parcel.kind == Kind.TO_NOTIFIER:
             core.counters.refusals[Refusal.NO_NOTIFIER] += 1
         else:
@@ -210,6 +220,6 @@ class Parcels:
 
     def dropped(self, record: bytes, origin: object) -> None:
         """A node is gone, and with it what was on its way there."""
-        parcel = origin if isinstance(origin, Parcel) else parse_parcel(record[0], record[RECORD.size :])
+        parcel = origin if isinstance(origin, Parcel) else parse_parcel(record[0], record[RECORD.size :], origin)
         if parcel is not None:
             self.failed(parcel, Refusal.NODE_LOST)

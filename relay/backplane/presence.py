@@ -51,6 +51,14 @@ class RemotePresence:
         """Whether a watched key is online at another node."""
         return x_pub in self._where
 
+    def where(self, x_pub: bytes) -> tuple[Peer, ...]:
+        """Return the other nodes at which a watched key is online: more than one while it moves."""
+        return self._where.get(x_pub, ())
+
+    def asks(self, x_pub: bytes) -> bool:
+        """Whether the other nodes are being asked for a key."""
+        return x_pub in self._asking
+
     def unknown(self, x_pub: bytes) -> bool:
         """Whether the other nodes must be asked for a key: nobody watches it here, or that is not answered yet."""
         return x_pub in self._asking or not self._node.core.presence.is_watched(x_pub)

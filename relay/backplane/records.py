@@ -27,9 +27,9 @@ class Kind(IntEnum):
     BOUNCED = 5  # a parcel that came back: kind(1) and all of it
     REFUSED = 6  # a frame that came and was not delivered: sender(8) target(8) nonce(24) reason(1)
     RECOVERED = 7  # a recipient that refused frames takes them again: sender(8) x_pub(32)
-    CLAIM = 8  # number(4) x_pub(32) ed_pub(32)
+    CLAIM = 8  # number(4) age(8, microseconds) x_pub(32) ed_pub(32)
     CLAIM_ANSWER = 9  # number(4) verdict(1)
-    CLAIM_OFF = 10  # number(4): the newcomer left
+    CLAIM_OFF = 10  # number(4): the newcomer left, or is decided after it was told that the id is free
     CAME = 11  # x_pub(32) of a new session
     WENT = 12  # x_pub(32) of a session that ended
     WHO = 13  # number(4) x_pub(32)…: which of these are with you?
@@ -48,6 +48,7 @@ class Kind(IntEnum):
     PAST = 26  # memory(1) (key digest(16) count(2) nonce digest(8)…)…
     PAST_ENDED = 27  # (node(8) nonces of it(8))…
     LACKS = 28  # rate(1) (digest(16) missing tokens(4, thousandths))…
+    RETRY = 29  # (sender(8) target(8))…: refused on the way, which is free now; RECOVERED when it is to be sent again
 
 
 class Parcel(NamedTuple):
@@ -99,9 +100,10 @@ def split(body: bytes, size: int) -> Iterator[bytes]:
         yield body[start : start + size]
 
 
-CLAIM: Final = Struct(f">I{KEY_SIZE}s{KEY_SIZE}s")
+CLAIM: Final = Struct(f">IQ{KEY_SIZE}s{KEY_SIZE}s")
 HOLD: Final = Struct(f">{ID_SIZE}sIQ")
 DROP: Final = Struct(f">{ID_SIZE}sI")
+PAIR: Final = Struct(f">{ID_SIZE}s{ID_SIZE}s")
 SPENT: Final = Struct(">16sI")
 LACK: Final = Struct(">16sI")
 SERIAL: Final = Struct(">Q")

@@ -11,17 +11,14 @@ waited. A parcel that comes back although nothing waits for it is too late for t
 """
 
 from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from keys.identity import ID_SIZE
 from keys.primitives import NONCE_SIZE
 from relay.backplane.bus import Outcome
 from relay.backplane.link import Peer
 from relay.backplane.lookup import Found, Standing, ask
 from relay.backplane.outgoing import FRAME
 from relay.backplane.records import Parcel
-from relay.hub import Change
 from relay.reasons import Refusal
 
 if TYPE_CHECKING:
@@ -34,12 +31,11 @@ ASKING: Final = 4096
 """Ids that may be asked for at once."""
 WAITING_EACH: Final = 4 * 1024 * 1024
 """Bytes of parcels that may wait for one id: as many as for a recipient that is here and stalls."""
+WAITING_SOFT: Final = 64 * 1024
+"""Bytes for one id beyond which senders are let wait for a moment, so that what waits for many ids of one node finds
+room on the way there when all are found."""
 WAITING_ALL: Final = 32 * 1024 * 1024
 """Bytes of parcels that may wait for all."""
-REMEMBERED: Final = 65_536
-"""Pairs of a sender and a recipient whose frames were refused on the way."""
-REMEMBERED_EACH: Final = 1024
-"""Of these, those of one sender: as many keys as it may watch, unless an operator raised that."""
 AGAIN: Final = 0.05
 """Seconds until a node is asked again where an id was just changing hands."""
 PATIENCE: Final = 3.0
@@ -74,8 +70,6 @@ class Router:
         self._older: dict[bytes, Peer] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._asking = 0
-        self._refused: dict[bytes, set[bytes]] = {}
-        self._refusals = 0
         self.bytes = 0
         """Bytes of parcels that wait."""
         self.lookups = 0
@@ -87,6 +81,10 @@ class Router:
     def idle(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
+
+    def waits(self, target: bytes) -> bool:
+        """Whether what is for an id waits until it is known where that is."""
+        return target in self._waiting
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
@@ -100,8 +98,10 @@ class Router:
             return
         if peer.put_packet(sender, sender.id, target, packet):
             return
+        if self._node.pressure.packet(peer, sender, target, packet):
+            return
         sender.refuse(target, packet[:NONCE_SIZE], Refusal.NODE_FULL)
-        self.remember_refused(sender.id, target)
+        self._node.recovery.remember(sender.id, target, peer)
 
     def _known(self, target: bytes) -> Peer | None:
         # Only whoever is connected is worth a place in the half that stays.
@@ -145,8 +145,10 @@ class Router:
 
     def _put(self, peer: Peer, parcel: Parcel) -> None:
         # What is not told if it fails takes no room that is not bounded either.
-        if not peer.put_frame(parcel.encode(), parcel):
-            self._node.parcels.failed(parcel, Refusal.NODE_FULL)
+        if peer.put_frame(parcel.encode(), parcel):
+            return
+        if parcel.kind != FRAME or not self._node.pressure.parcel(peer, parcel):
+            self._node.parcels.failed(parcel, Refusal.NODE_FULL, peer)
 
     def _open(self, target: bytes) -> Waiting:
         waiting = self._waiting[target] = Waiting(self._node.clock() + PATIENCE)
@@ -173,6 +175,8 @@ class Router:
         waiting.bytes += size
         self.bytes += size
         (waiting.returned if returned else waiting.fresh).append(parcel)
+        if waiting.bytes > WAITING_SOFT and parcel.kind == FRAME:
+            self._node.pressure.wait(waiting, self._node.parcels.sender_of(parcel))
 
     # --- Coming back -------------------------------------------------------------------------------------------------
 
@@ -231,6 +235,7 @@ class Router:
         if waiting.claimed or (session is None and waiting.found is None) or waiting.barrier is not None:
             return
         del self._waiting[target]
+        self._node.pressure.free(waiting)
         self.bytes -= waiting.bytes
         parcels = [*waiting.returned, *waiting.fresh]
         found = waiting.found
@@ -246,39 +251,6 @@ class Router:
             hung = found is not None and found.outcome in (Outcome.TIMEOUT, Outcome.LOST)
             for parcel in parcels:
                 node.parcels.failed(parcel, Refusal.NODE_LOST if hung else Refusal.OFFLINE)
-
-    # --- Recovering --------------------------------------------------------------------------------------------------
-
-    def remember_refused(self, sender: bytes, target: bytes) -> None:
-        """Frames were refused because of what lies between the nodes: their sender is told when that is over."""
-        targets = self._refused.get(sender)
-        if targets is None:
-            if self._refusals >= REMEMBERED:
-                return
-            targets = self._refused[sender] = set()
-        # Who sends to ids at random must not take the others' room.
-        if target not in targets and len(targets) < REMEMBERED_EACH and self._refusals < REMEMBERED:
-            targets.add(target)
-            self._refusals += 1
-
-    def recover(self) -> None:
-        """Tell senders of refused frames that their recipients are online: only that makes them send again."""
-        if not self._refused or not all(peer.flows for peer in self._node.peers if peer.alive):
-            return
-        refused, self._refused, self._refusals = self._refused, {}, 0
-        self._node.core.turns.task(self._recover_steps(refused))
-
-    def _recover_steps(self, refused: dict[bytes, set[bytes]]) -> Iterator[None]:
-        core = self._node.core
-        for sender, targets in refused.items():
-            session = core.sessions.get(sender)
-            if session is None or session.watching is None:
-                continue
-            # Once through what it watches, however many of its frames were refused.
-            for x_pub in session.watching:
-                if x_pub[:ID_SIZE] in targets and core.online(x_pub):
-                    session.note_presence(x_pub, Change.ONLINE)
-            yield
 
     # --- What happens elsewhere --------------------------------------------------------------------------------------
 

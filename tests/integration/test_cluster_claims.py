@@ -1,8 +1,4 @@
-"""Two sessions of one id, as :mod:`tests.integration.test_claims_process` has it, each at another of three relays.
-
-Two of its tests are not here. Of two newcomers at two nodes either may be the first when a dead holder is put out. And
-where frames are refused on the way to a node, their sender is told ONLINE when that way is free, whatever its end does.
-"""
+"""All of :mod:`tests.integration.test_claims_process`, each client at another of three relays."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ import pytest
 
 from tests.integration.test_claims_process import (  # noqa: F401 - they are collected here too
     test_dead_holder_is_replaced,
+    test_frames_that_waited_for_a_dead_holder_are_answered,
     test_id_is_free_when_its_holder_leaves_while_asked,
     test_later_newcomer_waits_for_the_earlier,
     test_living_holder_keeps_the_id,
@@ -19,6 +16,7 @@ from tests.integration.test_claims_process import (  # noqa: F401 - they are col
     test_other_keys_with_the_same_id_are_always_refused,
     test_pong_that_nobody_asked_for_is_no_life,
     test_second_newcomer_moves_up_when_the_first_gives_up,
+    test_two_newcomers_and_a_dead_holder,
     test_unproven_holder_yields_at_once,
     test_wrong_proof_proves_nothing,
 )

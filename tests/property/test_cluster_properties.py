@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from relay.limits import Limits
 from relay.session import Session
 from tests.relay.cluster import Cluster
-from tests.relay.harness import Peer, identity
+from tests.relay.harness import Peer, client_frame, identity
 from wire import commands as c
 from wire.session import PeerFrame
 
@@ -82,9 +82,13 @@ class History:
         for nonce in peer.send_many(identity(recipient).id, count):
             self.sent[nonce] = (peer, recipient)
 
-    def move(self, number: int, node: int, *, die: bool) -> None:
-        if die:
-            self.clients[number].transport.die()
+    def move(self, number: int, node: int, before: str) -> None:
+        """Let a client come to another node, after its old connection died, or it took leave, or with both open."""
+        old = self.clients[number]
+        if before == "die":
+            old.transport.die()
+        elif before == "close" and not old.over:
+            old.close()
         self.connect(number, node)
 
     def settle(self) -> None:
@@ -139,10 +143,11 @@ class History:
 
 clients = st.integers(0, CLIENTS - 1)
 nodes = st.integers(0, NODES - 1)
+leaves = st.sampled_from(["die", "close", "stay"])
 STEPS: Final = st.one_of(
     st.tuples(st.just("send"), clients, clients, st.integers(1, 5)),
     st.tuples(st.just("send"), clients, clients, st.integers(1, 5)),
-    st.tuples(st.just("move"), clients, nodes, st.booleans()),
+    st.tuples(st.just("move"), clients, nodes, leaves),
     st.tuples(st.just("wait"), st.sampled_from([0.001, 0.004, 0.02, 0.3, 1.0])),
     st.tuples(st.just("delay"), st.sampled_from([0.0, 0.003, 0.02])),
 )
@@ -162,7 +167,7 @@ def play(history: History, steps: list[tuple[Any, ...]]) -> None:
         if name == "send":
             history.send(*what)
         elif name == "move":
-            history.move(what[0], what[1], die=what[2])
+            history.move(*what)
         elif name == "wait":
             cluster.advance(what[0])
         elif name == "delay":
@@ -209,3 +214,49 @@ def test_moves_splits_and_outages(steps: list[tuple[Any, ...]]) -> None:
     history = History()
     play(history, steps)
     history.check(given_up=True)
+
+
+RECIPIENT: Final = 0
+PURSUIT: Final = st.one_of(
+    st.tuples(st.just("send"), st.integers(1, CLIENTS - 1), st.just(RECIPIENT), st.integers(1, 5)),
+    st.tuples(st.just("send"), st.integers(1, CLIENTS - 1), st.just(RECIPIENT), st.integers(1, 5)),
+    st.tuples(st.just("move"), st.just(RECIPIENT), nodes, st.sampled_from(["close", "close", "die"])),
+    st.tuples(st.just("wait"), st.sampled_from([0.001, 0.004, 0.02, 0.06])),
+)
+
+
+@relaxed
+@given(st.sampled_from([0.0, 0.003, 0.02]), st.lists(PURSUIT, min_size=10, max_size=60))
+def test_one_who_moves_on_while_all_write_to_it(delay: float, steps: list[tuple[Any, ...]]) -> None:
+    """From node to node, faster than is known where it is: what each sender sent comes in order, or is answered."""
+    history = History()
+    history.cluster.medium.delay = delay
+    play(history, steps)
+    history.check(given_up=False)
+
+
+@relaxed
+@given(st.lists(st.tuples(nodes, st.sampled_from([0.01, 0.3, 1.0])), min_size=2, max_size=7), st.booleans())
+def test_newcomers_are_decided_in_the_order_in_which_they_came(line: list[tuple[int, float]], answers: bool) -> None:
+    """As at one relay, whichever nodes they come to; one at each, for those of one node stand in line there."""
+    cluster = Cluster(NODES, LIMITS)
+    [holder] = cluster.connect(0, 1)
+    holder.say(c.Subscribe.of([identity(WATCHER).public.x_pub]))
+    cluster.run()
+    holder.answers_pings = False
+    newcomers, seen = [], set()
+    for node, wait in line:
+        if node not in seen:
+            seen.add(node)
+            newcomers.append(cluster.labs[node].peer(1).open())
+            cluster.advance(wait)
+    if answers and holder.pings:
+        holder.answers_pings = True
+        holder.transport.arrive(client_frame(holder.pings[-1], 0xA))
+    cluster.advance(20.0)
+    if answers and not holder.over:
+        assert all(each.of(c.IdInUse) for each in newcomers)
+    else:
+        assert [each.over for each in newcomers] == [True] * (len(newcomers) - 1) + [False]
+    assert len(cluster.sessions(1)) == 1
+    cluster.check_settled()

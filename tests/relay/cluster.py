@@ -237,4 +237,6 @@ class Cluster:
                 assert node.router.idle
                 assert node.router.bytes == 0
                 assert all(peer.settled for peer in node.peers)
-                assert not node.claims.asking
+                assert node.claims.idle
+                assert not node.core.claims
+                assert not node.pressure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from relay.backplane import router, shares
+from relay.backplane import recovery, shares
 from relay.backplane.lookup import ANSWER_WITHIN
 from tests.relay.cluster import Cluster
 from tests.relay.harness import identity
@@ -50,8 +50,8 @@ class Watched(dict[bytes, None]):
 def test_a_client_who_sends_to_nobody_neither_holds_the_loop_nor_takes_the_place_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(router, "REMEMBERED", 300)
-    monkeypatch.setattr(router, "REMEMBERED_EACH", 200)
+    monkeypatch.setattr(recovery, "REMEMBERED", 300)
+    monkeypatch.setattr(recovery, "REMEMBERED_EACH", 200)
     cluster = Cluster(2)
     [mallory, alice], [bob] = cluster.connect(0, 1, 2), cluster.connect(1, 3)
     for each in (mallory, alice):

@@ -378,6 +378,6 @@ def test_another_relay_with_the_same_secret_is_refused() -> None:
 def test_public_identity_is_checked() -> None:
     cluster = Cluster(2)
     [peer] = cluster.nodes[0].peers
-    cluster.nodes[0].claims.claimed(peer, bytes(4) + bytes(64))
+    cluster.nodes[0].claims.claimed(peer, bytes(12) + bytes(64))
     assert cluster.nodes[0].refused["malformed"] == 1
     assert isinstance(identity(1).public, PublicIdentity)

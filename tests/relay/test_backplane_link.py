@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keys.errors import OpenError
@@ -217,6 +217,7 @@ def test_any_bytes_are_counted_and_no_more(data: bytes, kind: int) -> None:
 
 
 @given(st.integers(2, 40), st.binary(max_size=120))
+@example(3, bytes(17))
 def test_any_record_of_a_node_is_taken_without_an_error(kind: int, body: bytes) -> None:
     # The nodes trust each other; a mistake of one must all the same not end another's reading.
     cluster = GARBAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.reasons import Refusal
 from tests.relay.cluster import Cluster
 from tests.relay.harness import identity
 from wire import commands as c
@@ -42,3 +43,19 @@ def test_what_a_node_says_while_it_is_forgotten_counts() -> None:
     assert all(presence.online(x_pub) for x_pub in keys)
     last = {x_pub: online for online, x_pub in alice.presence}
     assert last == dict.fromkeys(keys, True)
+
+
+def test_what_an_earlier_session_sent_is_answered_to_no_later_one() -> None:
+    cluster = Cluster(2)
+    [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
+    # It is asked where bob is, and there is no answer for a while.
+    cluster.buses[1].pause()
+    alice.send(bob)
+    cluster.run()
+    alice.transport.die()
+    cluster.run()
+    again = cluster.labs[0].peer(1).open()
+    cluster.advance(3.0)
+    assert again.of(c.HandshakeOk)
+    assert not again.nacked
+    assert cluster.labs[0].core.counters.refusals[Refusal.NODE_LOST] == 1

@@ -94,3 +94,17 @@ def test_an_empty_line_leaves_nothing_behind() -> None:
     queue.leave(ID, "a")
     assert not queue.waiting(ID)
     assert queue._lines == {}
+
+
+def test_a_line_is_listed_in_its_order() -> None:
+    queue: Queue[str] = Queue(3)
+    assert queue.line(b"id") == ()
+    for newcomer in ("first", "second", "third", "fourth"):
+        queue.join(b"id", newcomer)
+    assert queue.line(b"id") == ("first", "second", "third")
+    queue.leave(b"id", "second")
+    assert queue.line(b"id") == ("first", "third")
+    assert len(queue) == 1
+    queue.leave(b"id", "first")
+    queue.leave(b"id", "third")
+    assert len(queue) == 0

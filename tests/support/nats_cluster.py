@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -146,6 +147,23 @@ class ClusterProcess:
         """The port of one of the relays, each time of the next."""
         self._next += 1
         return self.relays[self._next % len(self.relays)].port
+
+    @property
+    def stopped(self) -> dict[str, Any]:
+        """What all of them counted, together, in runs that ended as they should."""
+        records = [relay.stopped for relay in self.relays]
+        together: dict[str, Any] = {"frames": sum(record["frames"] for record in records)}
+        for name in ("refusals", "endings"):
+            together[name] = dict(sum((Counter(record[name]) for record in records), Counter()))
+        return together
+
+    def memory(self) -> int:
+        """Bytes of resident memory, of all of them."""
+        return sum(relay.memory() for relay in self.relays)
+
+    def connections(self) -> int:
+        """Sockets that clients hold open; each relay has one more, to NATS."""
+        return sum(relay.connections() - 1 for relay in self.relays)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["relays"][0], name)
