@@ -8,6 +8,7 @@ who is where of the keys that are watched at it. Of keys that nobody watched her
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from keys.identity import ID_SIZE
 from keys.primitives import KEY_SIZE
 from relay.backplane.link import Peer
 from relay.backplane.records import KEYS_PER_RECORD, Kind, split
@@ -38,6 +39,8 @@ class RemotePresence:
         self._node = node
         # More than one while a client moves: what two nodes say comes in any order, and each is right about itself.
         self._where: dict[bytes, tuple[Peer, ...]] = {}
+        # How many of them begin with an id.
+        self._ids: dict[bytes, int] = {}
         # With nodes that are forgotten, and not told yet. Gone they are already: the node may speak again at any time.
         self._leaving: set[bytes] = set()
         self._questions: dict[int, _Question] = {}
@@ -50,6 +53,18 @@ class RemotePresence:
     def online(self, x_pub: bytes) -> bool:
         """Whether a watched key is online at another node."""
         return x_pub in self._where
+
+    def said_online(self, client_id: bytes) -> bool:
+        """Whether watchers here believe that somebody with this id is online at another node."""
+        return client_id in self._ids
+
+    def _count(self, x_pub: bytes, change: int) -> None:
+        client_id = x_pub[:ID_SIZE]
+        count = self._ids.get(client_id, 0) + change
+        if count:
+            self._ids[client_id] = count
+        else:
+            del self._ids[client_id]
 
     def unknown(self, x_pub: bytes) -> bool:
         """Whether the other nodes must be asked for a key: nobody watches it here, or that is not answered yet."""
@@ -117,6 +132,8 @@ class RemotePresence:
         if peer in before or not core.presence.is_watched(x_pub):
             return
         self._where[x_pub] = (*before, peer)
+        if not before:
+            self._count(x_pub, 1)
         moved = bool(before) or x_pub in self._leaving
         self._leaving.discard(x_pub)
         if x_pub in self._asking:
@@ -138,6 +155,7 @@ class RemotePresence:
             self._where[x_pub] = left
             return False
         del self._where[x_pub]
+        self._count(x_pub, -1)
         return True
 
     def went(self, peer: Peer, body: bytes) -> None:
@@ -189,5 +207,6 @@ class RemotePresence:
     def forget_unwatched(self, x_pubs: Iterable[bytes]) -> None:
         """Keep nothing of keys that nobody here watches any more."""
         for x_pub in x_pubs:
-            self._where.pop(x_pub, None)
+            if self._where.pop(x_pub, None) is not None:
+                self._count(x_pub, -1)
             self._leaving.discard(x_pub)
