@@ -39,11 +39,10 @@ def _command(directory: Path, url: str, secret: Path) -> list[str]:
     return [sys.executable, "-m", "relay", *how, "--nats", url, "--cluster-secret-file", str(secret), *limits]
 
 
-def _come_back(targets: list[Target], identities: list[Identity]) -> list[Opened]:
+def _come_back(threads: ThreadPoolExecutor, targets: list[Target], identities: list[Identity]) -> list[Opened]:
     """Open all sessions, as many at each relay, at the same time."""
     tickets = [prepare(target, identities[number :: len(targets)]) for number, target in enumerate(targets)]
-    with ThreadPoolExecutor(len(targets)) as threads:
-        return list(threads.map(lambda target, some: Opener(target).open(some), targets, tickets))
+    return list(threads.map(lambda target, some: Opener(target).open(some), targets, tickets))
 
 
 def _send(sender: Link, identities: list[Identity]) -> None:
@@ -83,6 +82,7 @@ def _received(links: list[Link], each: int) -> int:
 def measure(sessions: int) -> None:
     """Let a node die, and print what it takes until everybody is back."""
     with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(len(_NODES)))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blindrelay-bench-")))
         url, nats_pid = stack.enter_context(nats_server())
         secret = directory / "cluster.secret"
@@ -99,8 +99,8 @@ def measure(sessions: int) -> None:
             targets.append(stack.enter_context(started(name, _command(place, url, secret), core, place / "log")))
         dying, *others = targets
         identities = [Identity.generate() for _ in range(sessions)]
-        [before] = _come_back([dying], identities)
-        print(f"{sessions:,} sessions at one node of three: open within {before.seconds:.2f} s")
+        [before] = _come_back(threads, [dying], identities)
+        print(f"{sessions:,} sessions at one node of three: open within {before.seconds:.2f} s", flush=True)
         [sender] = open_links(others[0], [Identity.generate()])
         # Half of them were written to: where they are is known to another node, and has to be forgotten.
         known = identities[: sessions // 2]
@@ -112,9 +112,9 @@ def measure(sessions: int) -> None:
             link.close()
         pids = [target.pid or 0 for target in others]
         spent = [cpu_time(pid).on_cpu for pid in (*pids, nats_pid)]
-        own, begun = cpu_time().on_cpu, time.perf_counter()
-        opened = _come_back(others, identities)
-        took, own = time.perf_counter() - begun, cpu_time().on_cpu - own
+        own, begun = time.process_time(), time.perf_counter()
+        opened = _come_back(threads, others, identities)
+        took, own = time.perf_counter() - begun, time.process_time() - own
         costs = [cpu_time(pid).on_cpu - was for pid, was in zip((*pids, nats_pid), spent, strict=True)]
         times = sorted(seconds for one in opened for seconds in one.times)
         print(f"the node is killed; all are back after {took:.2f} s", end=" ")
@@ -122,21 +122,17 @@ def measure(sessions: int) -> None:
         print(f"{sum(one.retries for one in opened)} had to try again, nobody was refused")
         names = ("node 1", "node 2", "NATS")
         print("  processor time: " + ", ".join(f"{name} {cost:.2f} s" for name, cost in zip(names, costs, strict=True)))
-        print(
-            f"  that is {sum(costs[:2]) / sessions * 1e6:,.0f} µs of the relays for each; the generator took {own:.2f} s"
-        )
-        print(
-            "  memory: "
-            + ", ".join(f"{target.name} {resident_kib(target.pid or 0) / 1024:.0f} MiB" for target in others)
-        )
+        each = sum(costs[:2]) / sessions * 1e6
+        print(f"  that is {each:,.0f} µs of the relays for each session; the generator took {own:.2f} s")
+        memory = [f"{target.name} {resident_kib(target.pid or 0) / 1024:.0f} MiB" for target in others]
+        print("  memory: " + ", ".join(memory))
         for one in opened:
             one.confirm()
         back = [link for one in opened for link in one.links]
         begun = time.perf_counter()
-        with ThreadPoolExecutor(1) as threads:
-            sent = threads.submit(_send, sender, identities)
-            came = _received(back, 1)
-            sent.result()
+        sent = threads.submit(_send, sender, identities)
+        came = _received(back, 1)
+        sent.result()
         print(f"  a frame to each: {came:,} of {sessions:,} arrived, within {time.perf_counter() - begun:.2f} s")
         if came != sessions:
             raise BadStream("somebody who came back is not reached")
