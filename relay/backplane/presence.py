@@ -81,6 +81,11 @@ class RemotePresence:
         """Ask all nodes for keys that were not watched here before; `done` is called once they have answered."""
         node = self._node
         asked = {peer for peer in node.peers if peer.up} if node.bus.connected else set()
+        for peer in node.peers:
+            if peer not in asked:
+                # Nobody waits for these. The question goes when there is a link again: if that goes on with what was
+                # said before, nothing else would bring the answer.
+                self._who(peer, 0, x_pubs)
         if not asked:
             done()
             return

@@ -70,3 +70,31 @@ def test_of_two_keys_with_one_id_each_counts() -> None:
     assert presence.said_online(bob.id)
     presence.forget_unwatched([twin, bob.public.x_pub])
     assert not presence.said_online(bob.id)
+
+
+def test_whom_somebody_begins_to_watch_while_the_bus_is_lost_is_asked_for_when_it_is_back() -> None:
+    """Both nodes go on with the link that they have: neither begins anew, which would bring all that is watched."""
+    cluster = Cluster()
+    [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
+    cluster.buses[0].cut()
+    alice.say(c.Subscribe.of([bob.public.x_pub]))
+    cluster.advance(1.0)
+    assert alice.presence == []
+    cluster.buses[0].restore()
+    cluster.advance(3.0)
+    assert cluster.nodes[0].nodes_lost == cluster.nodes[1].nodes_lost == 0
+    assert alice.presence == [(True, bob.public.x_pub)]
+    bob.transport.die()
+    cluster.advance(1.0)
+    assert alice.presence[1:] == [(False, bob.public.x_pub)]
+
+
+def test_whom_somebody_begins_to_watch_while_one_link_is_broken_is_asked_for_when_it_is_whole() -> None:
+    cluster = Cluster()
+    [alice], [bob], [carol] = cluster.connect(0, 1), cluster.connect(1, 2), cluster.connect(2, 3)
+    [peer] = [peer for peer in cluster.nodes[0].peers if peer.number == cluster.nodes[1].number]
+    peer.suspect(cluster.loop.now)
+    assert not peer.up
+    alice.say(c.Subscribe.of([bob.public.x_pub, carol.public.x_pub]))
+    cluster.advance(3.0)
+    assert sorted(alice.presence) == sorted([(True, bob.public.x_pub), (True, carol.public.x_pub)])
