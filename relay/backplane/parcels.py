@@ -205,7 +205,9 @@ class Parcels:
                 core.counters.refusals[refusal] += 1
             else:
                 sender.refuse(parcel.target, parcel.payload[:NONCE_SIZE], refusal)
-                if refusal is not Refusal.OFFLINE:
+                # Nobody has the id; or its node is cut off, and not given up yet: then whoever watches the recipient
+                # takes it for online, and no change would tell the sender to try again.
+                if refusal is not Refusal.OFFLINE or self._node.presence.said_online(parcel.target):
                     self._node.recovery.remember(parcel.sender, parcel.target, peer)
         elif parcel.kind == Kind.WAKE:
             # Nobody has a session of theirs, so they are not awake.

@@ -8,6 +8,7 @@ who is where of the keys that are watched at it. Of keys that nobody watched her
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from keys.identity import ID_SIZE
 from keys.primitives import KEY_SIZE
 from relay.backplane.link import Peer
 from relay.backplane.records import KEYS_PER_RECORD, Kind, split
@@ -38,6 +39,8 @@ class RemotePresence:
         self._node = node
         # More than one while a client moves: what two nodes say comes in any order, and each is right about itself.
         self._where: dict[bytes, tuple[Peer, ...]] = {}
+        # How many of them begin with an id.
+        self._ids: dict[bytes, int] = {}
         # With nodes that are forgotten, and not told yet. Gone they are already: the node may speak again at any time.
         self._leaving: set[bytes] = set()
         self._questions: dict[int, _Question] = {}
@@ -59,6 +62,18 @@ class RemotePresence:
         """Whether the other nodes are being asked for a key."""
         return x_pub in self._asking
 
+    def said_online(self, client_id: bytes) -> bool:
+        """Whether watchers here believe that somebody with this id is online at another node."""
+        return client_id in self._ids
+
+    def _count(self, x_pub: bytes, change: int) -> None:
+        client_id = x_pub[:ID_SIZE]
+        count = self._ids.get(client_id, 0) + change
+        if count:
+            self._ids[client_id] = count
+        else:
+            del self._ids[client_id]
+
     def unknown(self, x_pub: bytes) -> bool:
         """Whether the other nodes must be asked for a key: nobody watches it here, or that is not answered yet."""
         return x_pub in self._asking or not self._node.core.presence.is_watched(x_pub)
@@ -74,6 +89,11 @@ class RemotePresence:
         """Ask all nodes for keys that were not watched here before; `done` is called once they have answered."""
         node = self._node
         asked = {peer for peer in node.peers if peer.up} if node.bus.connected else set()
+        for peer in node.peers:
+            if peer not in asked:
+                # Nobody waits for these. The question goes when there is a link again: if that goes on with what was
+                # said before, nothing else would bring the answer.
+                self._who(peer, 0, x_pubs)
         if not asked:
             done()
             return
@@ -125,6 +145,8 @@ class RemotePresence:
         if peer in before or not core.presence.is_watched(x_pub):
             return
         self._where[x_pub] = (*before, peer)
+        if not before:
+            self._count(x_pub, 1)
         moved = bool(before) or x_pub in self._leaving
         self._leaving.discard(x_pub)
         if x_pub in self._asking:
@@ -146,6 +168,7 @@ class RemotePresence:
             self._where[x_pub] = left
             return False
         del self._where[x_pub]
+        self._count(x_pub, -1)
         return True
 
     def went(self, peer: Peer, body: bytes) -> None:
@@ -197,5 +220,6 @@ class RemotePresence:
     def forget_unwatched(self, x_pubs: Iterable[bytes]) -> None:
         """Keep nothing of keys that nobody here watches any more."""
         for x_pub in x_pubs:
-            self._where.pop(x_pub, None)
+            if self._where.pop(x_pub, None) is not None:
+                self._count(x_pub, -1)
             self._leaving.discard(x_pub)

@@ -14,21 +14,19 @@ if TYPE_CHECKING:
 _READ = 65536
 
 
-class CuttingProxy:
+class Forwarder:
     """Forwards 127.0.0.1:`port` to a port of 127.0.0.1.
 
     Attributes:
         target: where to.
-        public: the keys of the relay behind it, for those who make a card.
         connections: how many were forwarded so far.
         carried: bytes that went through, both ways.
     """
 
     port: int
 
-    def __init__(self, target: int, public: PublicIdentity) -> None:
+    def __init__(self, target: int) -> None:
         self.target = target
-        self.public = public
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._shut = False
@@ -37,11 +35,6 @@ class CuttingProxy:
         self._budget: int | None = None
         self.connections = 0
         self.carried = 0
-
-    @property
-    def url(self) -> str:
-        """The address of the relay behind it, as those have it who come through here."""
-        return f"ws://127.0.0.1:{self.port}/ws"
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -78,7 +71,10 @@ class CuttingProxy:
         self._shut = False
 
     def freeze(self) -> None:
-        """Pass nothing on any more, and say nothing about it, as a cable does that was pulled, until :meth:`thaw`."""
+        """Pass nothing on any more, and say nothing about it, as a cable does that was pulled, until :meth:`thaw`.
+
+        That one end hung up is something to pass on, too. New connections are taken, and that is all.
+        """
         self._flowing.clear()
 
     def thaw(self) -> None:
@@ -94,14 +90,19 @@ class CuttingProxy:
             writer.transport.abort()
             return
         self.connections += 1
+        self._writers.add(writer)
         try:
+            await self._flowing.wait()
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
+            self._writers.discard(writer)
             return
         self._writers |= {writer, to_server}
         await asyncio.gather(self._pass(reader, to_server), self._pass(from_server, writer))
         self._writers -= {writer, to_server}
+        writer.close()
+        to_server.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -116,6 +117,24 @@ class CuttingProxy:
                         return
                 writer.write(data)
                 await writer.drain()
+        await self._flowing.wait()
         with suppress(OSError):
             if writer.can_write_eof():
                 writer.write_eof()
+
+
+class CuttingProxy(Forwarder):
+    """A forwarder to a relay.
+
+    Attributes:
+        public: the keys of the relay, for those who make a card.
+    """
+
+    def __init__(self, target: int, public: PublicIdentity) -> None:
+        super().__init__(target)
+        self.public = public
+
+    @property
+    def url(self) -> str:
+        """The address of the relay behind it, as those have it who come through here."""
+        return f"ws://127.0.0.1:{self.port}/ws"

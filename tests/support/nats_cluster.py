@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,9 @@ from tests.support.clients import Clients, Door
 from tests.support.relay_process import RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    from tests.support.wires import Wire, Wires
 
 PROGRAM: Final = Path(sys.executable).with_name("nats-server")
 _START: Final = 30.0
@@ -35,34 +38,92 @@ def free_ports(count: int) -> list[int]:
             sock.close()
 
 
+_WIRED: Final = """
+listen: "127.0.0.1:{port}"
+server_name: "nats-{index}"
+cluster {{
+  name: test
+  listen: "127.0.0.1:{route}"
+  # They tell each other where they are, and would go past the wires: port 1 is nobody's.
+  advertise: "127.0.0.1:1"
+  no_advertise: true
+  routes: [{routes}]
+  # A wire that is cut and says nothing is noticed in a second or two, not in a minute.
+  ping_interval: "500ms"
+  ping_max: 2
+}}
+"""
+
+
 class Nats:
     """NATS servers that are one cluster.
 
     Args:
         directory: for their output.
         count: how many.
+        wires: lays the ways between them, and to them, which can then be cut.
     """
 
-    def __init__(self, directory: Path, count: int = 3) -> None:
+    def __init__(self, directory: Path, count: int = 3, wires: Wires | None = None) -> None:
         ports = free_ports(2 * count)
         self.ports, self._routes = ports[:count], ports[count:]
         self._directory = directory
+        self.doors: list[Wire] = []
+        """To the servers, for those who are no servers."""
+        self.between: dict[tuple[int, int], Wire] = {}
+        """From server to server; each may call the other."""
+        if wires is not None:
+            self.doors = [wires.lay(port) for port in self.ports]
+            for caller in range(count):
+                for called in set(range(count)) - {caller}:
+                    self.between[caller, called] = wires.lay(self._routes[called])
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * count
         for index in range(count):
             self.start(index)
 
     def url(self, index: int) -> str:
-        return f"nats://127.0.0.1:{self.ports[index]}"
+        port = self.doors[index].port if self.doors else self.ports[index]
+        return f"nats://127.0.0.1:{port}"
 
-    def start(self, index: int) -> None:
-        """Start a server, or start it again."""
-        command = [str(PROGRAM), "-a", "127.0.0.1", "-p", str(self.ports[index]), "-n", f"nats-{index}"]
+    def cut(self, one: int, other: int, *, silent: bool) -> None:
+        """Cut the ways between two servers."""
+        self.between[one, other].cut(silent=silent)
+        self.between[other, one].cut(silent=silent)
+
+    def split(self, side: Collection[int], *, silent: bool) -> None:
+        """Cut these servers off from the others."""
+        for caller, called in self.between:
+            if (caller in side) != (called in side):
+                self.between[caller, called].cut(silent=silent)
+
+    def heal(self) -> None:
+        """Mend all that was cut."""
+        for wire in [*self.between.values(), *self.doors]:
+            wire.heal()
+
+    def routes_lost(self, index: int) -> int:
+        """Return how many connections to other servers a server has lost so far."""
+        return (self._directory / f"nats-{index}").read_text().count("Router connection closed")
+
+    def _arguments(self, index: int) -> list[str]:
+        if self.between:
+            called = [self.between[index, other].port for other in range(len(self.ports)) if other != index]
+            routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in called)
+            text = _WIRED.format(port=self.ports[index], index=index, route=self._routes[index], routes=routes)
+            file = self._directory / f"nats-{index}.conf"
+            file.write_text(text)
+            return ["-c", str(file)]
+        arguments = ["-a", "127.0.0.1", "-p", str(self.ports[index]), "-n", f"nats-{index}"]
         if len(self.ports) > 1:
             routes = ",".join(f"nats://127.0.0.1:{port}" for port in self._routes)
             own = f"nats://127.0.0.1:{self._routes[index]}"
-            command += ["--cluster_name", "test", "--cluster", own, "--routes", routes]
-            command += ["--no_advertise"]
-        self.run(index, command)
+            arguments += ["--cluster_name", "test", "--cluster", own, "--routes", routes]
+            arguments += ["--no_advertise"]
+        return arguments
+
+    def start(self, index: int) -> None:
+        """Start a server, or start it again."""
+        self.run(index, [str(PROGRAM), *self._arguments(index)])
 
     def run(self, index: int, command: list[str], environment: dict[str, str] | None = None) -> None:
         """Start a server with this command, and wait until it listens."""
@@ -105,14 +166,21 @@ class ClusterProcess:
         count: how many of both.
         servers: how many NATS servers, if fewer.
         nats: the servers themselves, which are closed with the relays.
+        wires: for the ways between the NATS servers, and from the relays to them.
         how: as for :class:`RelayProcess`.
     """
 
     def __init__(
-        self, directory: Path, count: int = 3, servers: int | None = None, nats: Nats | None = None, **how: Any
+        self,
+        directory: Path,
+        count: int = 3,
+        servers: int | None = None,
+        nats: Nats | None = None,
+        wires: Wires | None = None,
+        **how: Any,
     ) -> None:
         self.directory = directory
-        self.nats = nats or Nats(directory, servers or count)
+        self.nats = nats or Nats(directory, servers or count, wires)
         self._how = how
         self._secret = directory / "cluster.secret"
         descriptor = os.open(self._secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -171,6 +239,12 @@ class ClusterProcess:
     def clients(self, index: int) -> Clients:
         """Return clients of one of the relays."""
         return Clients(self.relays[index], Door(self.relays[index].port))
+
+    def ready(self, index: int) -> str:
+        """Return what one of the relays says at `/readyz`."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.relays[index].port}/readyz", timeout=30) as answer:
+            assert answer.status == 200
+            return str(answer.read().decode())
 
     def check(self) -> None:
         """Stop all relays, and find that nothing went wrong in any."""
