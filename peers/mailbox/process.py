@@ -56,7 +56,7 @@ async def open_store(settings: Settings, limits: Limits, identity: Identity) -> 
         from peers.mailbox.jetstream_settings import stream_secret
         from peers.mailbox.jetstream_store import JetStreamStore
 
-        return await JetStreamStore.open(settings.nats.stream_settings(), limits, stream_secret(identity))
+        return await JetStreamStore.open(settings.nats, limits, stream_secret(identity))
     make_data_directory(settings.data_dir)
     return await SqliteStore.open(database_of(settings), limits)
 

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from keys.identity import PublicIdentity
 from keys.invite import MAILBOX_SCHEMES, MailboxCard, RelayCard, check_url
 from peers.mailbox.forwarded import DEFAULT_TRUSTED, Proxies
+from peers.mailbox.jetstream_settings import JetStreamSettings
 from peers.mailbox.settings_limits import LimitSettings
-from peers.mailbox.settings_nats import NatsSettings
 from peers.service.errors import BadSettings
 from peers.service.listening import parse_listen
 from peers.service.settings_sources import Loaded, Names
@@ -68,7 +68,7 @@ class Settings(ServiceSettings):
     """What is logged, to standard error."""
     limits: LimitSettings = Field(default_factory=LimitSettings)
     """Limits."""
-    nats: NatsSettings = Field(default_factory=NatsSettings)
+    nats: JetStreamSettings = Field(default_factory=JetStreamSettings)
     """The stream of NATS."""
 
     @model_validator(mode="after")
@@ -109,7 +109,9 @@ class Settings(ServiceSettings):
         return [MailboxCard(public, url) for url in urls]
 
 
-NAMES: Final = Names(Settings, "BLINDRELAY_MAILBOX_", "mailbox.toml", {"limits": LimitSettings, "nats": NatsSettings})
+NAMES: Final = Names(
+    Settings, "BLINDRELAY_MAILBOX_", "mailbox.toml", {"limits": LimitSettings, "nats": JetStreamSettings}
+)
 """What they are called."""
 
 

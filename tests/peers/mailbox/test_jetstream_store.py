@@ -71,16 +71,16 @@ def item(number: int, to: Identity = BOB, expires: int = START + 3_600_000) -> N
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"servers": ()}, "servers"),
-        ({"servers": ("http://a",)}, "servers"),
-        ({"servers": ("nats://user:password@a",)}, "no passwords in URLs"),
+        ({"servers": ""}, "servers"),
+        ({"servers": "http://a"}, "servers"),
+        ({"servers": "nats://user:password@a"}, "no passwords in URLs"),
         ({"stream": "a.b"}, "stream"),
         ({"prefix": "a..b"}, "prefix"),
         ({"prefix": "a.>"}, "prefix"),
         ({"replicas": 2}, "replicas"),
-        ({"max_bytes": 0}, "max_bytes"),
-        ({"monitoring": ("file:///etc/passwd",)}, "monitoring"),
-        ({"tls_certificate": "x"}, "tls_certificate and tls_key"),
+        ({"max_bytes": -1}, "max_bytes"),
+        ({"monitoring": "file:///etc/passwd"}, "monitoring"),
+        ({"certificate": "x"}, "certificate and key"),
         ({"password_file": "x"}, "of which user"),
         ({"timeout": 0}, "timeout"),
     ],
@@ -107,7 +107,7 @@ async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @run_async
 async def test_no_server() -> None:
-    settings = JetStreamSettings(("nats://127.0.0.1:1",), timeout=0.2)
+    settings = JetStreamSettings("nats://127.0.0.1:1", timeout=0.2)
     with pytest.raises(StoreError, match=r"cannot connect to NATS at nats://127\.0\.0\.1:1"):
         await JetStreamStore.open(settings, limits(), SECRET)
 
@@ -132,10 +132,10 @@ async def test_servers_must_sync_what_they_confirm(nats: Nats, synced: Nats) -> 
     with pytest.raises(StoreError, match="name the monitoring URLs of 1"):
         await nats.open("sync", limits(), require_sync=True)
     with pytest.raises(StoreError, match=r"confirms what a power cut takes away: set `sync_interval: always`"):
-        await nats.open("sync", limits(), require_sync=True, monitoring=(nats.monitoring,))
+        await nats.open("sync", limits(), require_sync=True, monitoring=nats.monitoring)
     with pytest.raises(StoreError, match="cannot be read"):
-        await nats.open("sync", limits(), require_sync=True, monitoring=("http://127.0.0.1:1",))
-    store = await synced.open("sync", limits(), require_sync=True, monitoring=(synced.monitoring,))
+        await nats.open("sync", limits(), require_sync=True, monitoring="http://127.0.0.1:1")
+    store = await synced.open("sync", limits(), require_sync=True, monitoring=synced.monitoring)
     await store.close()
 
 
@@ -687,8 +687,8 @@ async def test_the_configuration_that_we_ship(tmp_path: Path, monkeypatch: pytes
     server = Nats(tmp_path / "nats", config=ours)
     try:
         usual = JetStreamSettings(user="mailbox", password_file=tmp_path / "password")
-        assert usual.servers == ("nats://" + re.search(r"^listen: (.*)$", shipped, re.MULTILINE)[1],)  # type: ignore[index]
-        settings = replace(usual, servers=(server.url,), monitoring=(server.monitoring,))
+        assert usual.servers == "nats://" + re.search(r"^listen: (.*)$", shipped, re.MULTILINE)[1]  # type: ignore[index]
+        settings = replace(usual, servers=server.url, monitoring=server.monitoring)
         box = Box(tmp_path / "box")
         box.open_store = lambda: JetStreamStore.open(settings, box.limits, SECRET)  # type: ignore[method-assign]
         async with box:
@@ -706,11 +706,11 @@ async def test_three_servers_and_one_is_stopped(tmp_path: Path) -> None:
     """The leader is stopped; the mailbox goes on with the other two, and nothing confirmed is lost."""
     servers = cluster(tmp_path, 3)
     path = tmp_path / "box"
-    urls = tuple(server.url for server in servers)
+    urls = ",".join(server.url for server in servers)
     changed: dict[str, Any] = {
         "servers": urls,
         "replicas": 3,
-        "monitoring": tuple(server.monitoring for server in servers),
+        "monitoring": ",".join(server.monitoring for server in servers),
     }
     try:
         box = a_box(servers[0], path, **changed, require_sync=True)
