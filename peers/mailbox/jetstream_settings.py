@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from keys.identity import Identity
 from keys.primitives import derive_key
+from peers.service.errors import BadValues
 from peers.service.settings_types import GivenPath
 
 _SECRET_CONTEXT: Final = "blindrelay mailbox stream 1"  # noqa: S105 - a name of a purpose
@@ -38,7 +39,7 @@ class JetStreamSettings:
     STORED may be said of what a power cut takes away.
 
     Raises:
-        ValueError: what cannot be; the text says which.
+        BadValues: what cannot be; the text says which.
     """
 
     servers: Listed = "nats://127.0.0.1:4222"
@@ -75,21 +76,21 @@ class JetStreamSettings:
     def __post_init__(self) -> None:
         servers = self.server_urls
         if not servers or not all(server.startswith(("nats://", "tls://")) for server in servers):
-            raise ValueError("servers: at least one, each nats://HOST:PORT or tls://HOST:PORT")
+            raise BadValues("at least one, each nats://HOST:PORT or tls://HOST:PORT", "servers")
         if any("@" in server for server in servers):
-            raise ValueError("servers: no passwords in URLs; use credentials, or user and password_file")
+            raise BadValues("no passwords in URLs; use credentials, or user and password_file", "servers")
         if not self.stream or set(self.stream) & _SUBJECT_BAD:
-            raise ValueError("stream: a name without dots, spaces, slashes, * and >")
+            raise BadValues("a name without dots, spaces, slashes, * and >", "stream")
         if not all(token and not set(token) & _SUBJECT_BAD for token in self.prefix.split(".")):
-            raise ValueError("prefix: tokens between dots, without spaces, slashes, * and >")
+            raise BadValues("tokens between dots, without spaces, slashes, * and >", "prefix")
         if self.replicas not in _REPLICAS:
-            raise ValueError("replicas: 1, 3 or 5")
+            raise BadValues("1, 3 or 5", "replicas")
         if not all(url.startswith(("http://", "https://")) for url in self.monitoring_urls):
-            raise ValueError("monitoring: each http://HOST:PORT or https://HOST:PORT")
+            raise BadValues("each http://HOST:PORT or https://HOST:PORT", "monitoring")
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key: both or none")
+            raise BadValues("both or none", "certificate", "key")
         if self.password_file is not None and not self.user:
-            raise ValueError("password_file: of which user?")
+            raise BadValues("of which user?", "password_file")
 
     @property
     def server_urls(self) -> tuple[str, ...]:

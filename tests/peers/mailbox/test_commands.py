@@ -139,6 +139,24 @@ def test_what_cannot_be_used_is_said_with_its_name(home: Path, given: dict[str, 
         settings(home, **given)
 
 
+def test_values_that_contradict_each_other_are_told_with_their_places(home: Path) -> None:
+    home.mkdir()
+    (home / "mailbox.toml").write_text("[limits]\nprice_most = 3\nttl_max = 60\n[nats]\nreplicas = 2\n")
+    price = "BLINDRELAY_MAILBOX_LIMITS_PRICE_BASE"
+    environ = {"BLINDRELAY_MAILBOX_DATA_DIR": str(home), price: "4"}
+    with pytest.raises(BadSettings) as told:
+        load({}, environ)
+    assert str(told.value).splitlines() == [
+        f"limits.price_base ({price}), limits.price_most ({home}/mailbox.toml): "
+        "prices go from 0 to 30 bits, and the lowest is not above the highest",
+        f"nats.replicas ({home}/mailbox.toml): 1, 3 or 5",
+    ]
+    with pytest.raises(BadSettings, match=r"^limits\.ttl, limits\.ttl_max \(.*mailbox\.toml\): the usual ttl"):
+        load({"limits.price_base": "3", "nats.replicas": "1"}, environ)
+    with pytest.raises(BadSettings, match=r"^nats\.certificate, nats\.key \(--nats\.key\): both or none$"):
+        load({"limits.price_base": "3", "nats.replicas": "1", "limits.ttl": "60", "nats.key": "k"}, environ)
+
+
 def test_variables_files_and_flags(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mint(home)
     (home / "mailbox.toml").write_text(

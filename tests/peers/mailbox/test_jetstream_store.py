@@ -80,7 +80,7 @@ def item(number: int, to: Identity = BOB, expires: int = START + 3_600_000) -> N
         ({"replicas": 2}, "replicas"),
         ({"max_bytes": -1}, "max_bytes"),
         ({"monitoring": "file:///etc/passwd"}, "monitoring"),
-        ({"certificate": "x"}, "certificate and key"),
+        ({"certificate": "x"}, "certificate, key: both or none"),
         ({"password_file": "x"}, "of which user"),
         ({"timeout": 0}, "timeout"),
     ],
