@@ -31,6 +31,7 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
 
 def _keygen(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = _settings(arguments, environ)
+    settings.ways()  # or it would fail with keys that it wrote before
     if mint(settings.data_dir):
         path = settings.data_dir / KEY_FILE
         print(f"{PROGRAM}: wrote {path}; keep a copy of it in a safe place", file=sys.stderr)

@@ -82,6 +82,9 @@ def test_keygen_makes_keys_once_and_prints_the_cards(home: Path, capsys: pytest.
 
 
 def test_without_keys_or_a_way(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["keygen"]) == 2
+    assert "nobody could reach it: set relay (BLINDRELAY_MAILBOX_RELAY)" in capsys.readouterr().err
+    assert not home.exists()
     assert program.main(["card", *flags(**BOTH)]) == 2
     assert "`blindrelay-mailbox keygen` makes it" in capsys.readouterr().err
     mint(home)
