@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ def _print_cards(settings: Settings) -> int:
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    # What it asks for is still to be read; `run` heeds it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = _settings(arguments, environ)
     log.configure(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
