@@ -124,6 +124,8 @@ def test_messages_for_somebody_who_is_offline(
         boxes["two"].card.url: False,
         boxes["three"].card.url: True,
     }
+    unreached = next(each["mailbox"] for each in status.records if each["trouble"])
+    assert (status.status, f"could not look into mailbox {unreached}:" in status.err) == (4, True)
     assert sum(each["picked_up"] for each in status.records) >= 2
 
     # Her ticks come back though they have not been there together since.
