@@ -170,6 +170,30 @@ def test_somebody_who_was_never_met(
     assert (contact["label"], contact["trust"], contact["unread"]) == ("Alice", "unverified", 1)
 
 
+def test_somebody_who_was_never_met_and_whose_mailbox_asks_for_a_token(
+    relay: RelayProcess, user: Callable[[str], User], served: Served, tmp_path: Path
+) -> None:
+    alice, bob = user("alice"), user("bob")
+    alice.joins(relay)
+    invite = bob.joins(relay)
+    box, further = (
+        served.box(tmp_path / "box", AccessRule(tokens=(token_digest(TOKEN),))),
+        served.box(tmp_path / "more"),
+    )
+    for arguments in (
+        ("add", invite, "--token-file", "-"),
+        ("add", invite, "--mailbox", box.card.text, "--mailbox", further.card.text, "--token-file", "-"),
+        ("add", "-", "--mailbox", box.card.text, "--token-file", "-"),
+    ):
+        refused = alice.run(*arguments, stdin=TOKEN)
+        assert (refused.status, "token" in refused.err) == (2, True)
+    assert alice.does("contacts", "--json").records == []
+    added = alice.does("add", invite, "--mailbox", box.card.text, "--token-file", "-", "--json", stdin=TOKEN)
+    assert "whoever sits between you and it can read the token" in added.err
+    assert TOKEN.decode() not in added.out + added.err
+    assert alice.does("send", "bob", "hello", "--json").record["state"] == "left"
+
+
 def test_cards_that_are_none(relay: RelayProcess, user: Callable[[str], User]) -> None:
     bob = user("bob")
     invite = bob.joins(relay)

@@ -162,6 +162,14 @@ def test_an_old_list_of_a_contact_is_not_believed(db: sqlite3.Connection) -> Non
     assert db.execute("SELECT count(*) FROM mailboxes").fetchone()[0] == 0
 
 
+def test_a_mailbox_of_a_contact_that_somebody_else_told_us_of(db: sqlite3.Connection) -> None:
+    row, one, two = add(db), card(1), card(2)
+    for told, token in ((one, b"one"), (two, b""), (one, b""), (two, b"two"), (two, b"second")):
+        mailboxes.set_first(db, row.id, told, token)
+    found = mailboxes.of_contact(db, row.id)
+    assert [(place.card, place.token) for place in found] == [(one, b"one"), (two, b"second")]
+
+
 def test_who_is_told_of_ours(db: sqlite3.Connection) -> None:
     known = add(db)
     stranger = contacts.add(db, 1, somebody(), nickname="Eve", origin="introduction")
