@@ -6,5 +6,6 @@ arguments         the flags of settings, and the table of them for the documenta
 program           errors as lines for people and an exit status
 config            settings in force, and a template, as TOML
 listening         an address to listen on, and asking whoever listens there whether it is well
+relay_session     whether there is a session with the relay
 log               structured lines without ids, keys and addresses
 """
