@@ -23,6 +23,7 @@ from peers.carrier.mail import Mail
 from peers.carrier.options import CarrierOptions
 from peers.carrier.outgoing import Outgoing
 from peers.carrier.post import Post
+from peers.carrier.stirring import stirred_until
 from peers.carrier.transfers import Transfers
 from peers.client import (
     Connected,
@@ -163,9 +164,7 @@ class Carrier:
                     next_at = await self._outgoing.run_once()
             else:
                 stirred.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(None if next_at == math.inf else next_at):
-                    await stirred.wait()
+            await stirred_until(stirred, next_at)
 
     async def _look_around(self) -> None:
         """Write down that there is a connection, once the relay has told who is online: a contact whom the store does
