@@ -12,7 +12,8 @@ from typing import Final, Literal
 
 from peers.store import contacts, feed, mailboxes, owing
 from peers.store.feed import Kind
-from peers.store.messages import MessageRow, State, get
+from peers.store.message_rows import MessageRow, State
+from peers.store.messages import get
 from wire.mailbox_codes import Reason
 from wire.peer_commands import PeerCommand
 from wire.peer_mailboxes import Acks

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peers.database import Database
     from peers.store import Connection
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

@@ -19,7 +19,7 @@ from peers.carrier import CarrierOptions
 from peers.client import ClientOptions
 from peers.database import DatabaseError
 from peers.store import contacts, file_rows, file_steps, files, messages
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier import killed
 from tests.peers.carrier.moving import CHUNK, MIB, arrived, left, make, offer, theirs, until_over, until_removed
 from tests.peers.carrier.scripted_peer import ScriptedPeer

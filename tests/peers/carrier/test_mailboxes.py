@@ -20,9 +20,9 @@ from peers.dropping import Depositor, DroppingOptions
 from peers.dropping.by_http import HttpWay
 from peers.mailbox.price import PriceList
 from peers.mailbox.rules import AccessRule, token_digest
-from peers.store import contacts, feed, mailboxes, messages, owing, parcels
+from peers.store import contacts, feed, mailboxes, messages, outbox, owing, parcels
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.peers.dropping.boxes import HttpBox, RelayBox
 from tests.peers.mailbox.lab import limits
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
     from tests.peers.carrier.conversation import Person
     from wire.commands import Body
 
@@ -231,7 +231,7 @@ async def test_an_edit_of_what_arrived_comes_by_mailbox(
             await bob.until(messages.received, lambda rows: rows[0].text == "second thoughts", to_alice.id)
             await all_left(bob)
         async with alice.at(relay, FAST):
-            await alice.until(messages.changes_to_send, lambda rows: not rows, to_bob.id, 10)
+            await alice.until(outbox.changes_to_send, lambda rows: not rows, to_bob.id, 10)
             await alice.until(_parcels, lambda rows: not rows)
 
 

@@ -26,7 +26,7 @@ from peers.database import Schema
 from peers.profile import Profile
 from peers.sealed_archive import OpeningReader, SealingWriter
 from peers.store import contacts, messages, open_store
-from peers.store.messages import State
+from peers.store.message_rows import State
 from peers.store.restored import settle
 from peers.store.schema import SCHEMA
 from tests.peers.chat.profiles import CHEAP, PASSPHRASE, card, environment, in_store, make_profile, printed, said

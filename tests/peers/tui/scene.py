@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from peers.chat.tui.screen import ChatScreen
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 WAIT: Final = 60.0
 """Seconds after which a test gives up; nothing here takes more than one on an idle machine."""

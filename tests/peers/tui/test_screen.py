@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from textual import events
 
-from peers.store import contacts, feed, messages
-from peers.store.messages import State
+from peers.store import contacts, feed, messages, outbox
+from peers.store.message_rows import State
 from tests.peers.tui.scene import DAY, MINUTE, Scene
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def test_a_conversation_shows_days_times_and_states(scene: Scene) -> None:
     async def story() -> None:
         bob = await scene.knows("Bob")
         old = await scene.says(bob, "old", scene.now - 3 * DAY)
-        await scene.store.write(messages.acknowledged, scene.now, bob.id, old.uuid, read=True)
+        await scene.store.write(outbox.acknowledged, scene.now, bob.id, old.uuid, read=True)
         new = await scene.says(bob, "new [red]not red[/red]")
         async with scene.screen(bob) as view:
             assert len(view.lines) == 2
@@ -130,10 +130,10 @@ def test_a_conversation_shows_days_times_and_states(scene: Scene) -> None:
             assert view.texts[1].endswith(" ·")
             for state, mark in (("sent", " ✓"), ("delivered", " ✓✓"), ("read", " ✓✓ read")):
                 if state == "sent":
-                    await scene.store.write(messages.mark_sent, scene.now, [new.id])
+                    await scene.store.write(outbox.mark_sent, scene.now, [new.id])
                 else:
                     read = state == "read"
-                    await scene.store.write(messages.acknowledged, scene.now, bob.id, new.uuid, read=read)
+                    await scene.store.write(outbox.acknowledged, scene.now, bob.id, new.uuid, read=read)
                 await view.until(lambda mark=mark: view.texts[1].endswith(mark))  # type: ignore[misc]
 
     run(scene, story)
@@ -328,7 +328,7 @@ def test_read_receipts_are_a_matter_of_the_settings(tmp_path: Path) -> None:
             await scene.hears(bob, "hello")
             async with scene.screen(bob) as view:
                 await view.until(lambda: not view.chat.people[bob.id].unread)
-            waiting = await scene.store.read(messages.changes_to_send, bob.id, 10)
+            waiting = await scene.store.read(outbox.changes_to_send, bob.id, 10)
             assert [change.kind for change in waiting] == (["read"] if told else [])
 
         run(scene, story)
@@ -485,7 +485,7 @@ def test_ctrl_q_ends_it_and_keeps_what_waits(scene: Scene) -> None:
             await view.press("enter")
             await view.press("ctrl+q")
             assert view.app.return_code == 0
-        (row,) = await scene.store.read(messages.to_send, bob.id, 10)
+        (row,) = await scene.store.read(outbox.to_send, bob.id, 10)
         assert row.text == "bye"
 
     run(scene, story)

@@ -21,7 +21,7 @@ from keys.invite import RelayCard
 from peers.chat.exits import Exit
 from peers.chat.tui import run as run_screen
 from peers.store import contacts, files, messages
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.conversation import Person
 from tests.peers.tui.scene import Scene
 from tests.support.relay_process import ROOT, RelayProcess

@@ -18,7 +18,7 @@ from keys.invite import Invite
 from keys.private_file import make_directories
 from peers.chat.exits import Exit
 from peers.store import contacts, messages, open_store, status
-from peers.store.messages import MessageRow, State
+from peers.store.message_rows import MessageRow, State
 from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.carrier.telefon import Telefon, uuid
 from tests.peers.chat.bridge.process import Bridge, environment, robot
