@@ -1,5 +1,5 @@
-"""What was said: messages of both sides, and what each side changes in them. :mod:`peers.store.outbox` has what is still
-to be sent.
+"""What was said: messages of both sides, and what each side changes in them. :mod:`peers.store.outbox` has what
+is still to be sent.
 
 A message of ours goes QUEUED → SENT → DELIVERED → READ, and may fall back from SENT to QUEUED: the relay said that it
 was not delivered. It is sent again until its DELIVERY_ACK comes. One of theirs is kept once, however often it comes:

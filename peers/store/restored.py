@@ -13,7 +13,8 @@ from typing import Final
 
 from keys.errors import KeysError
 from keys.invite import Invite, MailboxCard
-from peers.database import Schema, statements
+from peers.database import Schema
+from peers.database_file import statements
 from peers.store import contacts, feed, file_steps
 from peers.store.errors import NotAStore
 from peers.store.feed import Kind

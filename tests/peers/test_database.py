@@ -227,7 +227,7 @@ async def test_a_reader_that_cannot_open_today_can_tomorrow(path: Path, monkeypa
 
     async with Database.open(path, ONE) as database:
         with monkeypatch.context() as patched:
-            patched.setattr("peers.database._connect", fails)
+            patched.setattr("peers.database.connect", fails)
             with pytest.raises(DatabaseError):
                 await database.read(values)
         assert await database.read(values) == []
@@ -370,7 +370,7 @@ async def test_opening_it_again_keeps_the_locks_of_the_first(path: Path) -> None
         first.execute("BEGIN EXCLUSIVE")
         assert await locked()
         with suppress(DatabaseError), pytest.MonkeyPatch.context() as patched:
-            patched.setattr("peers.database._BUSY", 0.1)
+            patched.setattr("peers.database_file._BUSY", 0.1)
             database = Database.open(path, ONE)
             await database.close()
         assert await locked()
