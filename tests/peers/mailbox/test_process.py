@@ -26,7 +26,7 @@ from tests.integration.test_secrecy_process import find_spelling
 from tests.peers.mailbox.lab import ALICE, BOB, asked, check_sums, contents
 from tests.peers.mailbox.running import MailboxProcess
 from tests.support.clients import WAIT, run_async
-from tests.support.relay_process import ROOT, RelayProcess
+from tests.support.relay_process import ROOT, RelayProcess, running_relay
 from wire import mailbox_answers as answers
 from wire import mailbox_commands as asks
 from wire.inner import Inner, parse_inner
@@ -51,15 +51,8 @@ UNLIMITED = {
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[RelayProcess]:
-    directory = tmp_path / "relay"
-    directory.mkdir()
-    running = RelayProcess(directory, limits=UNLIMITED)
-    try:
+    with running_relay(tmp_path / "relay", limits=UNLIMITED) as running:
         yield running
-        running.check()
-    finally:
-        running.process.kill()
-        running.process.wait()
 
 
 @asynccontextmanager

@@ -27,17 +27,9 @@ from tests.peers.tui.scene import Scene
 from tests.support.relay_process import ROOT, RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 WAIT: Final = 60.0
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
 
 
 def test_a_conversation_over_a_relay(relay: RelayProcess, tmp_path: Path) -> None:

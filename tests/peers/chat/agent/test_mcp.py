@@ -39,11 +39,6 @@ def robot(user: Callable[[str], User], relay: RelayProcess) -> Robot:
 
 
 @pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
-
-
-@pytest.fixture
 def carol(tmp_path: Path) -> Person:
     return Person(tmp_path / "carol", "Carol")
 

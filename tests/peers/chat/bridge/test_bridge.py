@@ -44,16 +44,6 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     running.check()
 
 
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
-
-
 async def adds(person: Person, keys: ClientKeys) -> ContactRow:
     return await person.store.write(contacts.add, person.now(), keys.identity.public, nickname=keys.nickname)
 
