@@ -372,18 +372,3 @@ def test_without_its_extra_it_says_so(home: Path) -> None:
     assert "'.[mailbox]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not json.dumps(done.stdout).count("M0")
-
-
-def test_a_reader_who_has_enough_is_no_failure_to_be_traced(home: Path) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "peers.mailbox", "config", "template"],
-        cwd=ROOT,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (1, "")

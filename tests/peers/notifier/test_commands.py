@@ -239,21 +239,6 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     assert "aiohttp is not installed; it comes with the extra `notifier`" in done.stderr
 
 
-def test_a_reader_who_has_enough_is_no_failure_to_be_traced() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "peers.notifier", "settings"],
-        cwd=ROOT,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
 # --- The registry ----------------------------------------------------------------------------------------------------
 
 ALICE = bytes.fromhex("a11ce00000000001")
