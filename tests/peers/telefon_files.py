@@ -14,17 +14,9 @@ from peers.telefon import Account, AccountError
 from tests.keys.known import ALICE, BOB, NOTIFIER
 
 PASSPHRASE = "correct horse"
-
-
 X_SEED, ED_SEED = ALICE.seeds
-
-
 BOB_INVITE = Invite(BOB.public, "Robert")
-
-
 NOTIFIER_INVITE = Invite(NOTIFIER.public, "Push\u241finfo")
-
-
 SPELLINGS: dict[str, Callable[[bytes], str]] = {
     "base64": lambda raw: base64.b64encode(raw).decode(),
     "base64 without padding": lambda raw: base64.b64encode(raw).decode().rstrip("="),
@@ -36,8 +28,6 @@ SPELLINGS: dict[str, Callable[[bytes], str]] = {
         [" " + base64.b64encode(raw).decode()[:7], base64.b64encode(raw).decode()[7:]]
     ),
 }
-
-
 SECRETS = [spell(seed) for spell in SPELLINGS.values() for seed in ALICE.seeds] + [BOB_INVITE.text[2:], PASSPHRASE]
 
 
