@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import segno
@@ -14,11 +13,10 @@ from keys.safety import grouped, safety_number
 from peers.chat.tui import path_dialog
 from peers.store import contacts, file_steps, files, jobs, messages, outbox
 from peers.store.message_rows import State
-from tests.peers.tui.scene import DAY, Scene
+from tests.peers.tui.scene import DAY, Scene, run
 from wire.peer_commands import CancelReason, FileOffer, Pull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     import pytest
@@ -26,14 +24,6 @@ if TYPE_CHECKING:
     from peers.store.contacts import ContactRow
     from peers.store.files import FileRow
     from tests.peers.tui.scene import View
-
-
-def run(scene: Scene, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def whole() -> None:
-        async with scene.session:
-            await story()
-
-    asyncio.run(whole())
 
 
 def read_code(text: str) -> tuple[bytearray, ...]:
