@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,25 +14,15 @@ from peers.store.errors import BadFile, Blocked, NoSuchMessage
 from peers.store.feed import Kind
 from peers.store.file_steps import OFFERS, Policy, Taken
 from peers.store.message_rows import State
-from peers.store.schema import SCHEMA
 from wire.peer_commands import CancelReason, FileOffer, Pull
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
     from peers.store.file_rows import FileRow
 
 ROOMY = Policy(auto_accept=1000, room=10**9)
-
-
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA foreign_keys = ON")
-    for step in SCHEMA.steps:
-        connection.executescript(step)
-    return connection
 
 
 @pytest.fixture

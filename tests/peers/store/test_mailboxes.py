@@ -17,7 +17,7 @@ from peers.store import contacts, mailboxes, messages, open_store, outbox, owing
 from peers.store.errors import NoSuchMailbox, NotAStore, TooManyMailboxes
 from peers.store.parcels import Draft
 from peers.store.schema import SCHEMA
-from tests.peers.store.stores import add, new_store, somebody
+from tests.peers.store.stores import add, somebody
 from wire.mailbox_codes import Reason
 from wire.peer_commands import ChangeAck, DeliveryAck
 from wire.peer_mailboxes import Listed
@@ -34,11 +34,6 @@ UUID = bytes(range(16))
 
 def card(number: int) -> MailboxCard:
     return MailboxCard(Identity.generate().public, f"https://box{number}.example")
-
-
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    return new_store()
 
 
 def friend(db: sqlite3.Connection, boxes: int = 3) -> ContactRow:

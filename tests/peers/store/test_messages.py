@@ -10,7 +10,7 @@ from peers.store import contacts, feed, jobs, messages, outbox
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
 from peers.store.message_rows import ChangeRow, MessageRow, State
-from tests.peers.store.stores import add, new_store
+from tests.peers.store.stores import add
 from wire.peer_commands import TEXT_MAX
 
 if TYPE_CHECKING:
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from peers.store.contacts import ContactRow
 
 N1, N2, N3 = (bytes([i]) * 24 for i in (1, 2, 3))
-
-
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    return new_store()
 
 
 @pytest.fixture
