@@ -181,7 +181,7 @@ class Names(Generic[S]):
                 key = ".".join(at[: 2 if at and at[0] in self.tables else 1])
                 cause, keys, reason = problem.get("ctx", {}).get("error"), [key], problem["msg"]
                 if isinstance(cause, BadValues):
-                    keys, reason = [f"{key}.{each}" for each in cause.keys], cause.reason
+                    keys, reason = [f"{key}.{each}" if key else each for each in cause.keys], cause.reason
                 places = (f"{each} ({origins[each]})" if each in origins else each or "settings" for each in keys)
                 problems.append(f"{', '.join(places)}: {reason.removeprefix('Value error, ')}")
         else:
