@@ -41,7 +41,7 @@ from peers.client import (
     Undelivered,
 )
 from peers.database import Database
-from peers.store import Connection, contacts, feed, outbox
+from peers.store import Connection, contacts, feed, unsettled
 from peers.store.contacts import ContactRow
 from peers.store.errors import KeysDiffer, NoSuchContact, TooManyStrangers
 from peers.store.feed import EventRow, Kind
@@ -274,7 +274,7 @@ class Carrier:
         if isinstance(tag, MessageTag):
             lane.on_way.pop(tag.message, None)
             self._transfers.offer_refused(tag.message)
-            await self._store.write(outbox.mark_queued, post.now(), [tag.message])
+            await self._store.write(unsettled.mark_queued, post.now(), [tag.message])
         elif isinstance(tag, ChangeTag):
             lane.changes.pop(tag.message, None)
         elif not isinstance(tag, CardsTag):

@@ -1,4 +1,4 @@
-"""What was said: messages of both sides, and what each side changes in them. :mod:`peers.store.outbox` has what
+"""What was said: messages of both sides, and what each side changes in them. :mod:`peers.store.unsettled` has what
 is still to be sent.
 
 A message of ours goes QUEUED → SENT → DELIVERED → READ, and may fall back from SENT to QUEUED: the relay said that it

@@ -17,7 +17,7 @@ from peers.dropping import Depositor
 from peers.dropping.by_http import HttpWay
 from peers.mailbox.price import PriceList
 from peers.mailbox.rules import AccessRule, token_digest
-from peers.store import contacts, feed, mailboxes, messages, outbox, owing, parcels
+from peers.store import contacts, feed, mailboxes, messages, owing, parcels, unsettled
 from peers.store.feed import Kind
 from peers.store.message_rows import State
 from tests.peers.carrier.post_boxes import DROPPING, FAST, MAIL, acquainted, all_left, meet, until_left, uses
@@ -182,7 +182,7 @@ async def test_an_edit_of_what_arrived_comes_by_mailbox(
             await bob.until(messages.received, lambda rows: rows[0].text == "second thoughts", to_alice.id)
             await all_left(bob)
         async with alice.at(relay, FAST):
-            await alice.until(outbox.changes_to_send, lambda rows: not rows, to_bob.id, 10)
+            await alice.until(unsettled.changes_to_send, lambda rows: not rows, to_bob.id, 10)
             await alice.until(_parcels, lambda rows: not rows)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from keys.identity import Identity
 from peers.carrier import CarrierOptions
-from peers.store import contacts, feed, messages, outbox
+from peers.store import contacts, feed, messages, unsettled
 from peers.store.feed import Kind
 from peers.store.message_rows import State
 from tests.peers.carrier.telefon import Telefon, uuid
@@ -59,7 +59,7 @@ async def test_texts_both_ways_with_their_acknowledgements(relay: RelayProcess, 
         assert got.text == "привет"
         await alice.store.write(messages.mark_read, alice.now(), contact, got.id)
         assert await app.next() == (READ, theirs_uuid)
-        await alice.until(outbox.changes_to_send, lambda rows: not rows, contact, 10)
+        await alice.until(unsettled.changes_to_send, lambda rows: not rows, contact, 10)
 
 
 @run_async
@@ -167,7 +167,7 @@ async def test_our_changes_are_told_a_bounded_number_of_times(relay: RelayProces
         await app.send(ours, DELIVERED, said.uuid)
         await alice.until_delivered(said)
         await alice.store.write(messages.edit, alice.now(), said.id, "other words")
-        await alice.until(outbox.changes_to_send, lambda rows: not rows, contact, 10)
+        await alice.until(unsettled.changes_to_send, lambda rows: not rows, contact, 10)
         await alice.store.write(messages.delete, alice.now(), said.id, for_both=True)
         told = [await app.next()]
         while told[-1][0] != DELETE:

@@ -13,7 +13,7 @@ import pytest
 from keys.identity import Identity
 from keys.invite import MailboxCard
 from peers.database import Database, Schema
-from peers.store import contacts, mailboxes, messages, open_store, outbox, owing, parcels, restored
+from peers.store import contacts, mailboxes, messages, open_store, owing, parcels, restored, unsettled
 from peers.store.errors import NoSuchMailbox, NotAStore, TooManyMailboxes
 from peers.store.parcels import Draft
 from peers.store.schema import SCHEMA
@@ -198,7 +198,7 @@ def test_a_text_is_left_in_each_of_three_and_counted(db: sqlite3.Connection) -> 
     assert db.execute("SELECT count(*) FROM parcels WHERE content IS NOT NULL").fetchone()[0] == 0
     details = [e[0] for e in db.execute("SELECT detail FROM events WHERE kind = 'state'")]
     assert details == ["left"] * 3
-    outbox.acknowledged(db, 9, row.id, said.uuid)
+    unsettled.acknowledged(db, 9, row.id, said.uuid)
     parcels.settle(db, 10)
     assert states(db) == [("text", "dropping")] * 3
     assert messages.get(db, said.id).standing == "delivered"
@@ -251,7 +251,7 @@ def test_a_parcel_that_is_dropped_while_it_leaves_is_dropped(db: sqlite3.Connect
     said = messages.compose(db, 1, row.id, "hello")
     (todo,) = parcels.texts(db, 3)
     (made,) = leave(db, todo, kept=False)
-    outbox.acknowledged(db, 9, row.id, said.uuid)
+    unsettled.acknowledged(db, 9, row.id, said.uuid)
     parcels.settle(db, 10)
     parcels.kept(db, 11, made, 5000)
     assert states(db) == [("text", "dropping")]
@@ -294,8 +294,8 @@ def test_a_mailbox_that_is_forgotten_while_a_parcel_for_it_is_sealed(db: sqlite3
 def test_changes_are_settled_by_the_nonce_of_the_right_contact(db: sqlite3.Connection) -> None:
     row, other = friend(db, 2), friend(db, 1)
     said = messages.compose(db, 1, row.id, "hello")
-    outbox.mark_sent(db, 1, [said.id])
-    outbox.acknowledged(db, 1, row.id, said.uuid)
+    unsettled.mark_sent(db, 1, [said.id])
+    unsettled.acknowledged(db, 1, row.id, said.uuid)
     messages.edit(db, 2, said.id, "bye")
     (todo,) = parcels.changes(db, 3)
     nonce = b"n" * 24
@@ -303,9 +303,9 @@ def test_changes_are_settled_by_the_nonce_of_the_right_contact(db: sqlite3.Conne
     assert parcels.changes(db, 3) == []
     for who, what in ((other.id, nonce), (row.id, b"x" * 24)):
         parcels.answered(db, who, what)
-        assert outbox.change_tries(db, said.id) is not None
+        assert unsettled.change_tries(db, said.id) is not None
     parcels.answered(db, row.id, nonce)
-    assert outbox.change_tries(db, said.id) is None
+    assert unsettled.change_tries(db, said.id) is None
     parcels.settle(db, 4)
     assert states(db) == []
 
@@ -350,7 +350,7 @@ def test_what_is_owed_goes_together_and_once(db: sqlite3.Connection) -> None:
     todo = parcels.Todo(row.id, "acks", 0, debt.mailboxes)
     parcels.put_debt(db, 3, debt, drafts(todo))
     assert (parcels.debts(db, 3), owing.creditors(db)) == ([], [])
-    assert outbox.changes_to_send(db, row.id, 10) == []
+    assert unsettled.changes_to_send(db, row.id, 10) == []
     (made,) = (each[0] for each in db.execute("SELECT id FROM parcels"))
     parcels.kept(db, 4, made, 1)
     assert states(db) == []  # nobody answers it, and nobody takes it back

@@ -11,7 +11,7 @@ from keys.identity import Identity
 from keys.invite import Invite
 from keys.safety import grouped, safety_number
 from peers.chat.tui import path_dialog
-from peers.store import contacts, file_steps, files, jobs, messages, outbox
+from peers.store import contacts, file_steps, files, jobs, messages, unsettled
 from peers.store.message_rows import State
 from tests.peers.tui.scene import DAY, Scene, run
 from wire.peer_commands import CancelReason, FileOffer, Pull
@@ -197,12 +197,12 @@ def test_a_message_is_deleted_for_both_or_here(scene: Scene) -> None:
     async def story() -> None:
         bob = await scene.knows("Bob")
         theirs, mine = await scene.hears(bob, "theirs"), await scene.says(bob, "mine")
-        await scene.store.write(outbox.mark_sent, scene.now, [mine.id])
+        await scene.store.write(unsettled.mark_sent, scene.now, [mine.id])
         async with scene.screen(bob) as view:
             await view.press("shift+tab", "d")
             await view.chooses("Delete for both")
             await view.until(lambda: view.texts[1].startswith("message deleted"))
-            changes = await scene.store.read(outbox.changes_to_send, bob.id, 10)
+            changes = await scene.store.read(unsettled.changes_to_send, bob.id, 10)
             assert [change.kind for change in changes if change.message.id == mine.id] == ["delete"]
             await view.press("up", "d")
             options = view.app.screen.query_one(OptionList)

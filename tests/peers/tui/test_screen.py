@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual import events
 
-from peers.store import contacts, messages, outbox
+from peers.store import contacts, messages, unsettled
 from peers.store.message_rows import State
 from tests.peers.tui.scene import DAY, MINUTE, Scene, run
 
@@ -110,7 +110,7 @@ def test_a_conversation_shows_days_times_and_states(scene: Scene) -> None:
     async def story() -> None:
         bob = await scene.knows("Bob")
         old = await scene.says(bob, "old", scene.now - 3 * DAY)
-        await scene.store.write(outbox.acknowledged, scene.now, bob.id, old.uuid, read=True)
+        await scene.store.write(unsettled.acknowledged, scene.now, bob.id, old.uuid, read=True)
         new = await scene.says(bob, "new [red]not red[/red]")
         async with scene.screen(bob) as view:
             assert len(view.lines) == 2
@@ -120,10 +120,10 @@ def test_a_conversation_shows_days_times_and_states(scene: Scene) -> None:
             assert view.texts[1].endswith(" ·")
             for state, mark in (("sent", " ✓"), ("delivered", " ✓✓"), ("read", " ✓✓ read")):
                 if state == "sent":
-                    await scene.store.write(outbox.mark_sent, scene.now, [new.id])
+                    await scene.store.write(unsettled.mark_sent, scene.now, [new.id])
                 else:
                     read = state == "read"
-                    await scene.store.write(outbox.acknowledged, scene.now, bob.id, new.uuid, read=read)
+                    await scene.store.write(unsettled.acknowledged, scene.now, bob.id, new.uuid, read=read)
                 await view.until(lambda mark=mark: view.texts[1].endswith(mark))  # type: ignore[misc]
 
     run(scene, story)
@@ -318,7 +318,7 @@ def test_read_receipts_are_a_matter_of_the_settings(tmp_path: Path) -> None:
             await scene.hears(bob, "hello")
             async with scene.screen(bob) as view:
                 await view.until(lambda: not view.chat.people[bob.id].unread)
-            waiting = await scene.store.read(outbox.changes_to_send, bob.id, 10)
+            waiting = await scene.store.read(unsettled.changes_to_send, bob.id, 10)
             assert [change.kind for change in waiting] == (["read"] if told else [])
 
         run(scene, story)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual import events
 
-from peers.store import contacts, feed, messages, outbox
+from peers.store import contacts, feed, messages, unsettled
 from peers.store.message_rows import State
 from tests.peers.tui.scene import Scene, run
 
@@ -166,7 +166,7 @@ def test_ctrl_q_ends_it_and_keeps_what_waits(scene: Scene) -> None:
             await view.press("enter")
             await view.press("ctrl+q")
             assert view.app.return_code == 0
-        (row,) = await scene.store.read(outbox.to_send, bob.id, 10)
+        (row,) = await scene.store.read(unsettled.to_send, bob.id, 10)
         assert row.text == "bye"
 
     run(scene, story)

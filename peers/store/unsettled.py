@@ -1,4 +1,4 @@
-"""What is to be sent of messages: those that are not acknowledged, and what a peer is still to be told about others."""
+"""What is not settled yet of messages: which are to be sent, and what a peer is still to be told about others."""
 
 import sqlite3
 from collections.abc import Iterable
