@@ -223,10 +223,10 @@ def run(directory: Path, items: int, count: int, seconds: float, *, overwrite: b
         results = {}
         for overwriting in (True, False) if overwrite else (False,):
             settings = JetStreamSettings(
-                (url,),
+                url,
                 stream=f"BENCH_{overwriting}",
                 prefix=f"bench.{overwriting}",
-                monitoring=(monitoring,),
+                monitoring=monitoring,
                 overwrite=overwriting,
                 timeout=30.0,
             )

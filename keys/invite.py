@@ -13,7 +13,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Final
+from typing import ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from keys import primitives as p
@@ -111,7 +111,42 @@ class Invite:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RelayCard:
+class _Card:
+    """Public keys and an address, as text."""
+
+    public: PublicIdentity
+    url: str
+
+    _PREFIX: ClassVar[str]
+    _WHAT: ClassVar[str]
+    _SCHEMES: ClassVar[tuple[str, ...]]
+    _ADDRESS: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        _check_keys(self.public)
+        check_url(self.url, self._SCHEMES, self._ADDRESS)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what :attr:`text` gives; white space around it is ignored.
+
+        Raises:
+            BadInvite: for anything else; the text says what is wrong.
+        """
+        public, url = _unpack(text.strip(), cls._PREFIX, cls._WHAT, URL_MAX)
+        return cls(public, _decode(url, "the address"))
+
+    @property
+    def text(self) -> str:
+        """The card as text: ``R0…`` of a relay, ``M0…`` of a mailbox."""
+        return _pack(self._PREFIX, self.public, _utf8(self.url, "the address"))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RelayCard(_Card):
     """A relay's public keys and its address: all that a client needs to connect to it.
 
     Args:
@@ -123,34 +158,14 @@ class RelayCard:
         BadInvite: a key of low order (or one that no secret can have), or an address that cannot be used.
     """
 
-    public: PublicIdentity
-    url: str
-
-    def __post_init__(self) -> None:
-        _check_keys(self.public)
-        check_url(self.url)
-
-    @classmethod
-    def parse(cls, text: str) -> "RelayCard":
-        """Read ``R0…``; white space around it is ignored.
-
-        Raises:
-            BadInvite: for anything else; the text says what is wrong.
-        """
-        public, url = _unpack(text.strip(), CARD_PREFIX, "a relay card", URL_MAX)
-        return cls(public, _decode(url, "the address"))
-
-    @property
-    def text(self) -> str:
-        """The card as text, ``R0…``."""
-        return _pack(CARD_PREFIX, self.public, _utf8(self.url, "the address"))
-
-    def __repr__(self) -> str:
-        return "RelayCard(…)"
+    _PREFIX = CARD_PREFIX
+    _WHAT = "a relay card"
+    _SCHEMES = RELAY_SCHEMES
+    _ADDRESS = "the relay's address"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class MailboxCard:
+class MailboxCard(_Card):
     """A mailbox's public keys and where it is found: at a relay that it is a peer of, or at an address of its own.
 
     Args:
@@ -162,35 +177,15 @@ class MailboxCard:
         BadInvite: a key of low order (or one that no secret can have), or an address that cannot be used.
     """
 
-    public: PublicIdentity
-    url: str
-
-    def __post_init__(self) -> None:
-        _check_keys(self.public)
-        check_url(self.url, MAILBOX_SCHEMES, "the mailbox's address")
-
-    @classmethod
-    def parse(cls, text: str) -> "MailboxCard":
-        """Read ``M0…``; white space around it is ignored.
-
-        Raises:
-            BadInvite: for anything else; the text says what is wrong.
-        """
-        public, url = _unpack(text.strip(), MAILBOX_PREFIX, "a mailbox card", URL_MAX)
-        return cls(public, _decode(url, "the address"))
-
-    @property
-    def text(self) -> str:
-        """The card as text, ``M0…``."""
-        return _pack(MAILBOX_PREFIX, self.public, _utf8(self.url, "the address"))
+    _PREFIX = MAILBOX_PREFIX
+    _WHAT = "a mailbox card"
+    _SCHEMES = MAILBOX_SCHEMES
+    _ADDRESS = "the mailbox's address"
 
     @property
     def by_relay(self) -> bool:
         """Whether it is reached as a peer of a relay, and not at an address of its own."""
         return self.url.startswith(RELAY_SCHEMES)
-
-    def __repr__(self) -> str:
-        return "MailboxCard(…)"
 
 
 def _from_link(text: str) -> str:

@@ -10,61 +10,30 @@ takes the write lock at its beginning, so that none fails halfway for want of it
 """
 
 import asyncio
-import errno
-import os
 import queue
-import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
-from keys.private_file import claim, sync_directory
+from peers.database_file import DatabaseError, DatabaseFull, Schema, connect, copy_database, mapped, open_writer
+
+__all__ = ["Database", "DatabaseError", "DatabaseFull", "Schema", "copy_database"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BUSY: Final = 30.0
-"""Seconds that a transaction waits for another process' lock; none of ours holds it longer than a commit takes."""
 _GROUP: Final = 256
 """Most writes in one commit: many share the cost of one sync, and the first does not wait long for the last."""
-_RETRY: Final = 0.01
-"""Seconds between attempts to open a database that another process is making."""
 _READERS: Final = 2
 """Threads that read: a long search does not hold the history up."""
 _ROUNDS: Final = 2
 _POLL: Final = 0.1
 """Seconds between looks for what other processes committed; a look takes some microseconds."""
-
-
-class DatabaseError(Exception):
-    """The database cannot be used; the text names the file and what to do, and nothing of its content."""
-
-
-class DatabaseFull(DatabaseError):
-    """There is no room on the disk; nothing of the write was kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """What a database holds, version by version.
-
-    Attributes:
-        application_id: marks the file as ours (``PRAGMA application_id``).
-        steps: the statements that lead from version n to n + 1, from version 0, an empty file, on.
-    """
-
-    application_id: int
-    steps: Sequence[str]
-
-    @property
-    def version(self) -> int:
-        return len(self.steps)
 
 
 class Database:
@@ -83,7 +52,7 @@ class Database:
         self._pool = ThreadPoolExecutor(_READERS, f"read-{path.name}")
         self._thread = threading.Thread(target=self._run, name=f"write-{path.name}", daemon=True)
         self._thread.start()
-        self._watcher = _connect(path)
+        self._watcher = connect(path)
         self._committed = asyncio.Event()
         self._closed = False
 
@@ -96,17 +65,7 @@ class Database:
         Raises:
             DatabaseError: it is no such database, or of a newer version, or cannot be opened.
         """
-        try:
-            _make(path)
-            writer = _connect(path)
-            try:
-                _patiently(_prepare, writer, path, schema)
-            except BaseException:
-                writer.close()
-                raise
-        except (OSError, sqlite3.Error) as error:
-            raise _mapped(path, error) from error
-        return cls(path, writer)
+        return cls(path, open_writer(path, schema))
 
     async def write(
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -146,7 +105,7 @@ class Database:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, run)
         except sqlite3.Error as error:
-            raise _mapped(self.path, error) from error
+            raise mapped(self.path, error) from error
 
     async def changed(self, version: int, within: float | None = None) -> int:
         """Return as soon as the version differs from `version`, or after `within` seconds; returns the version then.
@@ -170,7 +129,7 @@ class Database:
         try:
             (version,) = self._watcher.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error as error:
-            raise _mapped(self.path, error) from error
+            raise mapped(self.path, error) from error
         return int(version)
 
     async def checkpoint(self, *, cut: bool = False) -> bool:
@@ -185,7 +144,7 @@ class Database:
         try:
             left, _ = await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, cut)
         except sqlite3.Error as error:
-            raise _mapped(self.path, error) from error
+            raise mapped(self.path, error) from error
         return not left
 
     async def empty_log(self, most: int) -> None:
@@ -201,7 +160,7 @@ class Database:
             try:
                 _, size = await asyncio.get_running_loop().run_in_executor(self._pool, _checkpoint, self.path, False)
             except sqlite3.Error as error:
-                raise _mapped(self.path, error) from error
+                raise mapped(self.path, error) from error
             if size <= most:
                 return
         if self._closed:
@@ -233,7 +192,7 @@ class Database:
         once, for want of a file descriptor, is broken for good and does not say why."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = _connect(self.path)
+            connection = connect(self.path)
             connection.execute("PRAGMA query_only = ON")
             self._local.connection = connection
             self._readers.append(connection)
@@ -302,7 +261,7 @@ class Database:
             if job.error is None:
                 job.future.set_result(job.result)
             elif isinstance(job.error, sqlite3.Error):
-                job.future.set_exception(_mapped(self.path, job.error))
+                job.future.set_exception(mapped(self.path, job.error))
             elif isinstance(job.error, StopIteration):
                 # No future takes one: it would end whatever iterates over those who wait.
                 job.future.set_exception(RuntimeError("a function of the store raised StopIteration"))
@@ -310,23 +269,16 @@ class Database:
                 job.future.set_exception(job.error)
 
 
-def copy_database(source: Path, to: Path) -> None:
-    """Write a whole copy of what is committed in `source` to `to`, which must not exist, with mode 0600; blocks.
+def _checkpoint(path: Path, cut: bool) -> tuple[int, int]:
+    """Return how many pages of the log were not moved, at least 1 if it was busy, and how many it has: at the moment at
+    which this began, whatever was written since."""
+    with closing(connect(path)) as connection:
+        return _move_log(connection, "TRUNCATE" if cut else "PASSIVE")
 
-    Others may write to `source` meanwhile, and the copy is of one moment. It is not upgraded.
 
-    Raises:
-        DatabaseError: `to` exists, or one of them cannot be read or written.
-    """
-    try:
-        if not source.is_file():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # SQLite would make an empty one
-        with closing(_connect(source)) as connection:
-            _copy(connection, to, overwrite=False)
-    except FileExistsError as error:
-        raise DatabaseError(f"{to} exists and is not overwritten") from error
-    except (OSError, sqlite3.Error) as error:
-        raise _mapped(to if isinstance(error, OSError) and source.is_file() else source, error) from error
+def _move_log(connection: sqlite3.Connection, mode: str = "PASSIVE") -> tuple[int, int]:
+    busy, log, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return max(log - moved, int(bool(busy))), log
 
 
 class _Job:
@@ -340,152 +292,3 @@ class _Job:
         self.future = future
         self.result: Any = None
         self.error: BaseException | None = None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # Transactions are begun by us. Threads: each connection has one at a time, but another may close it.
-    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA foreign_keys = ON")
-    # What a peer was told that we have must survive a loss of power, so every commit is synced (NORMAL would not).
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-def _checkpoint(path: Path, cut: bool) -> tuple[int, int]:
-    """Return how many pages of the log were not moved, at least 1 if it was busy, and how many it has: at the moment at
-    which this began, whatever was written since."""
-    with closing(_connect(path)) as connection:
-        return _move_log(connection, "TRUNCATE" if cut else "PASSIVE")
-
-
-def _move_log(connection: sqlite3.Connection, mode: str = "PASSIVE") -> tuple[int, int]:
-    busy, log, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return max(log - moved, int(bool(busy))), log
-
-
-def _make(path: Path) -> None:
-    """Make an empty file of mode 0600: SQLite would make it under the umask, and -wal and -shm take the mode of it."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        # Not opened, not even to look: closing any descriptor of a file drops all locks that this process has on it
-        # (POSIX), those of another connection of ours too, and the data base could be damaged.
-        if path.is_symlink():
-            raise DatabaseError(f"{path} is a symbolic link: put the data base itself there") from None
-        return
-    os.close(descriptor)
-
-
-def _patiently(prepare: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Run what may find the database busy in ways for which SQLite does not wait by itself, as the change to WAL."""
-    deadline = time.monotonic() + _BUSY
-    while True:
-        try:
-            return prepare(*args, **kwargs)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(_RETRY)
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    # Of one moment: another process may be making the tables.
-    connection.execute("BEGIN")
-    try:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    finally:
-        connection.execute("ROLLBACK")
-    if tables and application_id != schema.application_id:
-        raise DatabaseError(f"{path} is another program's database")
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        connection.execute("PRAGMA journal_mode = WAL")
-    if _version(connection) == schema.version:
-        return
-    # Looked at again under the lock: of two processes that start together one does it, and the other waits.
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection)
-        _check_version(path, version, schema)
-        if 0 < version < schema.version:
-            with closing(_connect(path)) as source:  # sees what is committed: the version before
-                _copy(source, path.with_name(f"{path.name}.v{version}.backup"), overwrite=True)
-        for step in schema.steps[version:]:
-            for statement in statements(step):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {schema.application_id:d}")
-        connection.execute(f"PRAGMA user_version = {schema.version:d}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _check_version(path: Path, version: int, schema: Schema) -> None:
-    if version > schema.version:
-        raise DatabaseError(
-            f"{path} has version {version}, and this program knows {schema.version}: install a newer blindrelay"
-        )
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def statements(script: str) -> list[str]:
-    """Return the statements of a step, each to be executed alone.
-
-    Not executescript: that commits before it begins, and an upgrade is to happen whole or not at all.
-
-    Raises:
-        ValueError: the last one is not whole.
-    """
-    whole, statement = [], ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            whole.append(statement)
-            statement = ""
-    if statement.strip():
-        raise ValueError(f"not a whole statement: {statement}")
-    return whole
-
-
-def _copy(source: sqlite3.Connection, path: Path, *, overwrite: bool) -> None:
-    # A name that nobody else has: the number of the process is the same in every container.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    if not overwrite and os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-    try:
-        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as target:
-            source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(path)
-        else:
-            claim(temporary, path)
-        sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _mapped(path: Path, error: Exception) -> DatabaseError:
-    """SQLite's texts may quote what was to be stored; its codes do not."""
-    if isinstance(error, OSError):
-        return DatabaseError(f"cannot open {path}: {error.strerror or type(error).__name__}")
-    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
-    kind = DatabaseFull if name == "SQLITE_FULL" else DatabaseError
-    known = {
-        "SQLITE_FULL": "the disk is full: make room and try again",
-        "SQLITE_NOTADB": "it is no SQLite database",
-        "SQLITE_CORRUPT": "it is damaged: restore a backup",
-        "SQLITE_BUSY": "another process holds it for too long: end that one",
-        "SQLITE_CANTOPEN": "it cannot be opened: look at its permissions",
-        "SQLITE_READONLY": "it cannot be written: look at its permissions",
-    }
-    return kind(f"{path}: {known.get(name, name)}")

@@ -23,7 +23,7 @@ from keys.invite import RelayCard
 from peers.chat.session import Session
 from peers.chat.tui import ChatApp
 from peers.profile import Profile
-from peers.store import contacts, feed, file_steps, messages, open_store
+from peers.store import contacts, feed, file_steps, messages, open_store, unsettled
 from wire.peer_commands import FileOffer, Pull
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def heard(db: sqlite3.Connection, contact: int, days: int, clock: str, text: str
 def said(db: sqlite3.Connection, contact: int, days: int, clock: str, text: str, state: str) -> None:
     row = messages.compose(db, at(days, clock), contact, text)
     if state in ("delivered", "read"):
-        messages.acknowledged(db, at(days, clock), contact, row.uuid, read=state == "read")
+        unsettled.acknowledged(db, at(days, clock), contact, row.uuid, read=state == "read")
     elif state == "sent":
-        messages.mark_sent(db, at(days, clock), [row.id])
+        unsettled.mark_sent(db, at(days, clock), [row.id])
 
 
 def story(db: sqlite3.Connection) -> int:

@@ -4,10 +4,15 @@ import fcntl
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.relay_process import RelayProcess
 
 pytest_plugins = ["pytester", "tests.support.needs"]
 
@@ -40,6 +45,15 @@ def pytest_runtest_teardown() -> None:
     for number, handler in _HANDLERS.items():
         if signal.getsignal(number) != handler:
             signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
+    """A relay with the default limits, for all tests of a module."""
+    from tests.support.relay_process import running_relay
+
+    with running_relay(tmp_path_factory.mktemp("relay")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from peers.carrier.mail import Mail
 from peers.carrier.options import CarrierOptions
 from peers.carrier.outgoing import Outgoing
 from peers.carrier.post import Post
+from peers.carrier.stirring import stirred_until
 from peers.carrier.transfers import Transfers
 from peers.client import (
     Connected,
@@ -40,7 +41,7 @@ from peers.client import (
     Undelivered,
 )
 from peers.database import Database
-from peers.store import Connection, contacts, feed, messages
+from peers.store import Connection, contacts, feed, unsettled
 from peers.store.contacts import ContactRow
 from peers.store.errors import KeysDiffer, NoSuchContact, TooManyStrangers
 from peers.store.feed import EventRow, Kind
@@ -163,9 +164,7 @@ class Carrier:
                     next_at = await self._outgoing.run_once()
             else:
                 stirred.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(None if next_at == math.inf else next_at):
-                    await stirred.wait()
+            await stirred_until(stirred, next_at)
 
     async def _look_around(self) -> None:
         """Write down that there is a connection, once the relay has told who is online: a contact whom the store does
@@ -275,7 +274,7 @@ class Carrier:
         if isinstance(tag, MessageTag):
             lane.on_way.pop(tag.message, None)
             self._transfers.offer_refused(tag.message)
-            await self._store.write(messages.mark_queued, post.now(), [tag.message])
+            await self._store.write(unsettled.mark_queued, post.now(), [tag.message])
         elif isinstance(tag, ChangeTag):
             lane.changes.pop(tag.message, None)
         elif not isinstance(tag, CardsTag):

@@ -19,6 +19,7 @@ from peers.carrier.lane import Lane
 from peers.carrier.merging import merged
 from peers.carrier.post import Post
 from peers.carrier.rests import Rests
+from peers.carrier.stirring import stirred_until
 from peers.carrier.ways import Ways
 from peers.dropping import Collector, MailboxError
 from peers.store import Connection, feed, mailboxes, parcels
@@ -114,11 +115,7 @@ class Fetching:
         while True:
             self._stirred.clear()
             next_at = await self._look()
-            try:
-                async with asyncio.timeout_at(None if next_at == math.inf else next_at):
-                    await self._stirred.wait()
-            except TimeoutError:
-                continue
+            await stirred_until(self._stirred, next_at)
 
     async def _look(self) -> float:
         """Look into those that are due; returns when to look again (event loop time)."""

@@ -12,7 +12,7 @@ from peers.carrier.post import Post
 from peers.carrier.transfers import Transfers
 from peers.client import NotConnected, PeerPacket
 from peers.dropping.places import is_near
-from peers.store import Connection, contacts, file_steps, mailboxes, messages, owing, parcels
+from peers.store import Connection, contacts, file_steps, mailboxes, messages, owing, parcels, unsettled
 from peers.store.errors import NoSuchContact
 from wire.commands import Body
 from wire.errors import WireError
@@ -194,7 +194,7 @@ class Incoming:
         if isinstance(tag, CardsTag):
             await self._post.store.write(mailboxes.tell_settled, lane.row.id, tag.serial)
         elif isinstance(tag, ChangeTag):
-            await self._post.store.write(messages.changes_settled, [(tag.message, tag.revision)])
+            await self._post.store.write(unsettled.changes_settled, [(tag.message, tag.revision)])
             lane.changes.pop(tag.message, None)
 
     async def _then(self, written: "asyncio.Future[Any]", lane: Lane, answer: Body | None) -> None:

@@ -9,6 +9,7 @@ from keys.primitives import NONCE_SIZE, random_bytes
 from peers.carrier.lane import CardsTag, Lane
 from peers.carrier.post import Post
 from peers.carrier.rests import Rests
+from peers.carrier.stirring import stirred_until
 from peers.carrier.ways import Ways
 from peers.client import NotConnected
 from peers.dropping import Depositor, MailboxError, MailboxRefused, TooDear
@@ -76,11 +77,7 @@ class Leaving:
                     self._stirred.clear()
                     next_at = await self._look()
                     self._rest()
-                    try:
-                        async with asyncio.timeout_at(None if next_at == math.inf else next_at):
-                            await self._stirred.wait()
-                    except TimeoutError:
-                        continue
+                    await stirred_until(self._stirred, next_at)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 

@@ -9,9 +9,9 @@ from peers.carrier.lane import ChangeTag, Lane, MessageTag, Sent
 from peers.carrier.post import Post
 from peers.carrier.transfers import Transfers
 from peers.client import NotConnected
-from peers.store import file_steps, jobs, messages
+from peers.store import file_steps, jobs, unsettled
 from peers.store.file_rows import FileRow
-from peers.store.messages import ChangeRow, MessageRow
+from peers.store.message_rows import ChangeRow, MessageRow
 from wire.commands import Body, WakeType
 from wire.peer_commands import CHUNK_SIZE, Delete, Edit, FileOffer, Pull, ReadAck, Text
 
@@ -43,7 +43,7 @@ class Outgoing:
             await self._do(post.lanes.get(contact), kind)
             await post.store.write(jobs.done, job)
         next_at = math.inf
-        for contact in await post.store.read(messages.contacts_to_send):
+        for contact in await post.store.read(unsettled.contacts_to_send):
             lane = post.lanes.get(contact)
             if lane is not None and not lane.row.blocked:
                 next_at = min(next_at, await self._serve(lane))
@@ -65,7 +65,7 @@ class Outgoing:
             return lane.probe_at
         if not lane.row.knows_us and not lane.introduced:
             await self._introduce(lane)
-        rows = await post.store.read(messages.to_send, lane.row.id, post.options.window)
+        rows = await post.store.read(unsettled.to_send, lane.row.id, post.options.window)
         files = await post.store.read(file_steps.to_offer, lane.row.id)
         fresh: list[MessageRow | FileRow] = [row for row in rows if row.id not in lane.on_way]
         fresh += [row for row in files if row.message not in lane.on_way]
@@ -86,7 +86,7 @@ class Outgoing:
         post = self._post
         # Committed before the first byte leaves: were it the other way round, a kill in between would leave a message
         # that the peer has and that an edit here would treat as never sent.
-        still = await post.store.write(messages.mark_sent, post.now(), [_message(row) for row in rows])
+        still = await post.store.write(unsettled.mark_sent, post.now(), [_message(row) for row in rows])
         for row in rows:
             message = _message(row)
             text = still.get(message)
@@ -102,7 +102,7 @@ class Outgoing:
     async def _tell(self, lane: Lane) -> None:
         post, now = self._post, self._post.clock()
         told = []
-        for change in await post.store.read(messages.changes_to_send, lane.row.id, _CHANGES):
+        for change in await post.store.read(unsettled.changes_to_send, lane.row.id, _CHANGES):
             revision, again_at = lane.changes.get(change.message.id, (0, 0.0))
             if revision != change.revision:
                 await self._send_change(lane, change)
@@ -140,7 +140,7 @@ class Outgoing:
             for change in told
             if lane.changes.get(change.message.id, (0, 0.0))[0] == change.revision
         ]
-        await post.store.write(messages.changes_settled, settled)
+        await post.store.write(unsettled.changes_settled, settled)
         for message, _ in settled:
             lane.changes.pop(message, None)
         post.stirred.set()
@@ -157,11 +157,11 @@ class Outgoing:
             patience = _REFUSAL
             body = ReadAck(message.uuid)
         elif change.tries >= _FOREIGN_TRIES and not lane.row.extended:
-            await post.store.write(messages.changes_settled, [(message.id, change.revision)])
+            await post.store.write(unsettled.changes_settled, [(message.id, change.revision)])
             return
         else:
             patience = lane.patience
-            await post.store.write(messages.change_tried, message.id, change.revision)
+            await post.store.write(unsettled.change_tried, message.id, change.revision)
             body = Edit(message.uuid, message.text) if change.kind == "edit" else Delete(message.uuid)
         lane.changes[message.id] = (change.revision, post.clock() + patience)
         await post.send(lane, body, tag)
@@ -179,7 +179,7 @@ class Outgoing:
         post = self._post
         if not post.options.wake or now < lane.wake_at:
             return
-        newest = await post.store.read(messages.newest_to_send, lane.row.id)
+        newest = await post.store.read(unsettled.newest_to_send, lane.row.id)
         if newest is None or newest.id <= lane.woken_for or newest.at < post.now() - _WAKE_AGE:
             return
         lane.wake_at, lane.woken_for = now + post.options.wake_pause, newest.id

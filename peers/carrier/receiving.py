@@ -16,6 +16,7 @@ from peers.carrier.arrival import WINDOW_MAX, WINDOW_MIN, Arrival
 from peers.carrier.disk import Part, make_directory, remove_stored, room
 from peers.carrier.lane import FileTag, Lane
 from peers.carrier.post import Post
+from peers.carrier.stirring import stirred_until
 from peers.client import NotConnected
 from peers.store import Connection, feed, file_rows, file_steps
 from peers.store.errors import NoSuchMessage
@@ -172,11 +173,7 @@ class Receiving:
             next_at = math.inf
             if self._post.relay.is_connected:
                 next_at = await self._look()
-            try:
-                async with asyncio.timeout_at(None if next_at == math.inf else next_at):
-                    await self._stirred.wait()
-            except TimeoutError:
-                continue
+            await stirred_until(self._stirred, next_at)
 
     async def close(self) -> None:
         """Write down how far all is, and let go of the disk."""

@@ -11,7 +11,7 @@ from peers.store.contacts import ContactRow
 from peers.store.errors import StoreError
 from peers.store.feed import EventRow, Kind
 from peers.store.file_rows import PROGRESS, FileRow
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 _ABOUT_MESSAGES: Final = frozenset({Kind.MESSAGE, Kind.STATE, Kind.EDITED, Kind.DELETED, Kind.FILE})
 

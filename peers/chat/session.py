@@ -17,7 +17,7 @@ from peers.profile import Profile, ProfileSettings, ask_passphrase
 from peers.store import Connection, contacts, feed, messages, open_store
 from peers.store.contacts import ContactRow
 from peers.store.feed import EventRow
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from peers.chat.text import clean, clean_line
 from peers.store.contacts import ContactRow
 from peers.store.file_rows import FileRow
 from peers.store.mailboxes import OwnMailbox, Unwelcome
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 LABEL_SHOWN: Final = 40
 """Most characters of a label in a line."""

@@ -135,8 +135,8 @@ def read_recipients(path: Path) -> frozenset[bytes]:
             continue
         try:
             found.add(_read_recipient(entry[0]))
-        except (KeysError, Refused, ValueError):
-            problems.append(f"recipients: line {number} of {path} is neither an invite K0… nor a key of 64 hex digits")
+        except ServiceError as error:
+            problems.append(f"recipients: line {number} of {path} {error}")
     if problems:
         raise BadSettings(problems)
     return frozenset(found)
@@ -144,11 +144,17 @@ def read_recipients(path: Path) -> frozenset[bytes]:
 
 def _read_recipient(text: str) -> bytes:
     if text.startswith(INVITE_PREFIX):
-        return Invite.parse(text).public.x_pub
+        try:
+            return Invite.parse(text).public.x_pub
+        except KeysError as error:
+            raise ServiceError(f"begins as an invite and is none that can be used: {error}") from None
     if not _HEX.fullmatch(text):
-        raise ValueError("neither")
+        raise ServiceError(f"is neither an invite K0… nor a key of {2 * KEY_SIZE} hex digits")
     x_pub = bytes.fromhex(text)
-    check_recipient(x_pub)
+    try:
+        check_recipient(x_pub)
+    except Refused:
+        raise ServiceError(f"has {2 * KEY_SIZE} hex digits that can be nobody's key: copy it again") from None
     return x_pub
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from peers.mailbox.settings import NAMES
-from peers.service.arguments import Flags, Parser
+from peers.service.arguments import Flags, add_tools, program_parser
+from peers.service.settings_types import state_directory_text
 
 PROGRAM: Final = "blindrelay-mailbox"
 
@@ -26,10 +27,7 @@ docs/mailbox.md has them as a table, with the secrets, which are variables alone
 FLAGS: Final = Flags(
     NAMES,
     _SETTINGS_EPILOG,
-    {
-        "data_dir": "`$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/blindrelay-mailbox`, else "
-        "`~/.local/state/blindrelay-mailbox`"
-    },
+    {"data_dir": state_directory_text(PROGRAM)},
 )
 
 
@@ -40,14 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         BadSettings: they make no sense.
         SystemExit: after `--help` (status 0).
     """
-    parser = Parser(
-        prog=PROGRAM,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser, commands = program_parser(PROGRAM, _DESCRIPTION, _EPILOG)
     FLAGS.add(commands, "keygen", "make its keys if they are missing, and print its cards M0…, which clients are given")
     FLAGS.add(commands, "card", "print its cards")
     FLAGS.add(commands, "run", "serve")
@@ -56,20 +47,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     FLAGS.add(commands, "prune", "erase what has ended, and give the room back to the disk; it must not run")
     backup = FLAGS.add(commands, "backup", "copy what it holds to a new file, whether it runs or not")
     backup.add_argument("to", metavar="FILE", type=Path, help="where to; it must not exist")
-    token = commands.add_parser("token", help="the tokens that depositors show", allow_abbrev=False)
-    tools = token.add_subparsers(dest="tool", metavar="TOOL", required=True)
+    tools = add_tools(commands, "token", "the tokens that depositors show")
     new = FLAGS.add(tools, "new", "make a token and print it, once: the mailbox keeps its digest")
     new.add_argument("label", metavar="LABEL", nargs="?", default="", help="what you call it")
     FLAGS.add(tools, "list", "list the tokens by the beginning of their digests")
     revoke = FLAGS.add(tools, "revoke", "take a token away")
     revoke.add_argument("digest", metavar="DIGEST", help="its beginning, as listed")
-    config = commands.add_parser("config", help="check and show the settings", allow_abbrev=False)
-    tools = config.add_subparsers(dest="tool", metavar="TOOL", required=True)
+    tools = add_tools(commands, "config", "check and show the settings")
     FLAGS.add(tools, "check", "say whether the settings, keys and files can be used: exit status 0 or 2")
     FLAGS.add(tools, "show", "print the settings in force, each with where it was set")
     tools.add_parser("template", help="print a mailbox.toml in which all is commented out", allow_abbrev=False)
     tools.add_parser("doc", help="print the table of settings for docs/mailbox.md", allow_abbrev=False)
-    arguments = FLAGS.read(parser, argv)
-    if arguments.command in ("token", "config"):
-        arguments.command = f"{arguments.command} {arguments.tool}"
-    return arguments
+    return FLAGS.read(parser, argv)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
 
 def _keygen(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = _settings(arguments, environ)
+    settings.ways()  # or it would fail with keys that it wrote before
     if mint(settings.data_dir):
         path = settings.data_dir / KEY_FILE
         print(f"{PROGRAM}: wrote {path}; keep a copy of it in a safe place", file=sys.stderr)
@@ -48,6 +50,8 @@ def _print_cards(settings: Settings) -> int:
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    # What it asks for is still to be read; `run` heeds it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = _settings(arguments, environ)
     log.configure(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

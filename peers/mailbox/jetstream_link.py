@@ -99,7 +99,7 @@ class Link:
         try:
             async with asyncio.timeout(settings.timeout):
                 await link._client.connect(
-                    servers=list(settings.servers),
+                    servers=list(settings.server_urls),
                     name="blindrelay mailbox",
                     error_cb=link._hear,
                     disconnected_cb=link._lost,
@@ -114,7 +114,7 @@ class Link:
         except (TimeoutError, OSError, errors.Error, ValueError) as error:
             with suppress(Exception):
                 await link._client.close()
-            hosts, reason = ", ".join(settings.servers), link._heard or str(error) or "none answers"
+            hosts, reason = ", ".join(settings.server_urls), link._heard or str(error) or "none answers"
             raise StoreError(
                 f"cannot connect to NATS at {hosts}: {reason}; is it running, and does it let this mailbox in?"
             ) from error
@@ -278,14 +278,14 @@ def _credentials(settings: JetStreamSettings) -> dict[str, Any]:
             credentials = read_credentials(settings.credentials)
             options["user_jwt_cb"] = lambda: credentials.jwt
             options["signature_cb"] = lambda nonce: credentials.sign(nonce.encode())
-        if settings.user is not None:
+        if settings.user:
             options["user"] = settings.user
         if settings.password_file is not None:
             options["password"] = read_private(settings.password_file).decode().partition("\n")[0]
-        if settings.tls_ca or settings.tls_certificate or any(url.startswith("tls:") for url in settings.servers):
-            context = ssl.create_default_context(cafile=settings.tls_ca)
-            if settings.tls_certificate is not None and settings.tls_key is not None:
-                context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        if settings.ca or settings.certificate or any(url.startswith("tls:") for url in settings.server_urls):
+            context = ssl.create_default_context(cafile=settings.ca)
+            if settings.certificate is not None and settings.key is not None:
+                context.load_cert_chain(settings.certificate, settings.key)
             options["tls"] = context
     except KeyFileError as error:
         raise StoreError(str(error)) from None

@@ -21,6 +21,7 @@ from peers.mailbox.jetstream_stream import prepare
 from peers.mailbox.jetstream_writer import Writer
 from peers.mailbox.rules import HOUR, Limits, Refused
 from peers.mailbox.store import Handed, Held, HeldItem, NewItem, StoreError, StoreFull, Totals
+from peers.mailbox.unmarked import Unmarked
 from wire.mailbox_codes import ItemKind
 
 T = TypeVar("T")
@@ -29,8 +30,6 @@ _ACK_CHUNK: Final = 128
 """Numbers of one ACK that are deleted in one commit."""
 _DUE: Final = 16
 """Records that a batch of erasures looks at."""
-_MARKERS: Final = 10_000
-"""Refusals that wait to be written down while there is no room, at most."""
 
 
 class JetStreamStore:
@@ -40,7 +39,7 @@ class JetStreamStore:
         self._link = link
         self._names = names
         self._limits = limits
-        self._unmarked: dict[bytes, int] = {}
+        self._unmarked = Unmarked()
         self._eraser = Eraser(link)
         self._writer = Writer(link, names, limits, self._eraser.wake)
         self._eraser.start(self._writer)
@@ -78,8 +77,7 @@ class JetStreamStore:
             result = await self._run(partial(ops.deposit, digest=digest, item=item, now=now), digest)
         except StoreFull:
             # What cannot be written down now is, when there is room.
-            if len(self._unmarked) < _MARKERS:
-                self._unmarked[item.recipient] = now
+            self._unmarked.add(item.recipient, now)
             raise
         if isinstance(result, Refused):
             raise result
@@ -154,11 +152,7 @@ class JetStreamStore:
 
     async def expire(self, now: int) -> int:
         await self._writer.measure()
-        while self._unmarked:
-            recipient, when = next(iter(self._unmarked.items()))
-            digest = self._names.digest(recipient)
-            await self._run(partial(_mark, digest=digest, now=when), digest)
-            self._unmarked.pop(recipient, None)
+        await self._unmarked.write(self._mark)
         await self._eraser.below(ERASING_MAX)
         while True:
             low = self._writer.low
@@ -167,6 +161,10 @@ class JetStreamStore:
             erased = await self._run(call, *dict.fromkeys(due.digest for due in dues))
             if erased or not dues:
                 return erased
+
+    async def _mark(self, recipient: bytes, when: int) -> None:
+        digest = self._names.digest(recipient)
+        await self._run(partial(_mark, digest=digest, now=when), digest)
 
     async def _dues(self, low: int, last: int) -> tuple[list[ops.Due], int]:
         """Return some records that are to be looked at by the end of an hour, and the first hour of them."""

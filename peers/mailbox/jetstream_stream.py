@@ -64,7 +64,7 @@ def configuration(settings: JetStreamSettings) -> dict[str, Any]:
         "max_msgs": -1,
         "max_age": 0,
         "max_msg_size": -1,
-        "max_bytes": -1 if settings.max_bytes is None else settings.max_bytes,
+        "max_bytes": settings.max_bytes or -1,
         "storage": "file",
         "num_replicas": settings.replicas,
         # Commits, and the safety net of what a mailbox never erased.
@@ -96,14 +96,14 @@ def _check_sizes(link: Link, limits: Limits) -> None:
 async def _check_sync(settings: JetStreamSettings) -> None:
     if not settings.require_sync:
         return
-    if len(settings.monitoring) < settings.replicas:
+    if len(settings.monitoring_urls) < settings.replicas:
         raise StoreError(
             "it is not known whether NATS syncs what it confirms: set `sync_interval: always` in the jetstream block"
             f" of the servers, and name the monitoring URLs of {settings.replicas} (or turn require_sync off)"
         )
     for url, config in zip(
-        settings.monitoring,
-        await asyncio.gather(*(asyncio.to_thread(_jsz, url, settings.timeout) for url in settings.monitoring)),
+        settings.monitoring_urls,
+        await asyncio.gather(*(asyncio.to_thread(_jsz, url, settings.timeout) for url in settings.monitoring_urls)),
         strict=True,
     ):
         if config.get("sync_always") is not True:

@@ -113,7 +113,7 @@ class Writer:
 
     async def measure(self) -> None:
         """Look up how much room is left in the stream, where that is bounded."""
-        if self._link.settings.max_bytes is not None:
+        if self._link.settings.max_bytes:
             info = await self._link.info()
             if info is not None:
                 self._room = max(0, self._link.settings.max_bytes - int(info["state"]["bytes"]))
@@ -264,7 +264,7 @@ class Writer:
         # Where somebody else wrote to our subjects, the last message is not ours; it is still the one to be expected.
         self._meta, self._last = meta, max(last, meta.seq)
         self.erased &= meta.erasing
-        if self._link.settings.max_bytes is not None:
+        if self._link.settings.max_bytes:
             self._room = max(0, self._link.settings.max_bytes - int(info["state"]["bytes"]))
         self._committed()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keys.stamp import BITS_MAX
+from peers.service.errors import BadValues
 
 TOLD: Final = 120.0
 """Seconds for which a price is good after a higher one has come."""
@@ -28,6 +29,9 @@ class PriceList:
         base: bits when nothing is going on; 0 asks for no stamp.
         most: bits that are never exceeded: 22 are some seconds of a telephone.
         busy: deposits per minute from which on the price rises.
+
+    Raises:
+        BadValues: they contradict each other.
     """
 
     base: int = 0
@@ -36,9 +40,10 @@ class PriceList:
 
     def __post_init__(self) -> None:
         if not 0 <= self.base <= self.most <= BITS_MAX:
-            raise ValueError(f"prices go from 0 to {BITS_MAX} bits, and the lowest is not above the highest")
+            reason = f"prices go from 0 to {BITS_MAX} bits, and the lowest is not above the highest"
+            raise BadValues(reason, "base", "most")
         if self.busy < 1:
-            raise ValueError("a mailbox is busy from one deposit a minute at least")
+            raise BadValues("a mailbox is busy from one deposit a minute at least", "busy")
 
 
 class Price:

@@ -56,7 +56,7 @@ async def open_store(settings: Settings, limits: Limits, identity: Identity) -> 
         from peers.mailbox.jetstream_settings import stream_secret
         from peers.mailbox.jetstream_store import JetStreamStore
 
-        return await JetStreamStore.open(settings.nats.stream_settings(), limits, stream_secret(identity))
+        return await JetStreamStore.open(settings.nats, limits, stream_secret(identity))
     make_data_directory(settings.data_dir)
     return await SqliteStore.open(database_of(settings), limits)
 
@@ -98,13 +98,15 @@ async def run(settings: Settings) -> None:
     stopping = Stopping()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stopping.signalled)
+    hangups = _Hangups(settings)
+    loop.add_signal_handler(signal.SIGHUP, hangups.signalled)
     identity = read_mailbox_identity(settings.data_dir)
     cards = settings.cards(identity.public)
     access = read_access(settings)
     limits = settings.limits.rules()
     try:
         async with _opened(settings, limits, identity, access) as mailbox:
-            loop.add_signal_handler(signal.SIGHUP, _reload, settings, mailbox)
+            hangups.serve(mailbox)
             await _Service(settings, identity, mailbox, cards, stopping).run()
     finally:
         for number in (*_SIGNALS, signal.SIGHUP):
@@ -121,6 +123,28 @@ async def _opened(settings: Settings, limits: Limits, identity: Identity, access
         yield await Mailbox.open(store, identity.public, limits, access, wall, tick)
     finally:
         await store.close()
+
+
+class _Hangups:
+    """SIGHUP: who is served is read again, once there is a mailbox. Opening a large store takes a while."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._mailbox: Mailbox | None = None
+        self._missed = False
+
+    def signalled(self) -> None:
+        """A signal came."""
+        if self._mailbox is None:
+            self._missed = True
+        else:
+            _reload(self._settings, self._mailbox)
+
+    def serve(self, mailbox: Mailbox) -> None:
+        """Tell of the mailbox; one that was opened under a rule that is out of date by now gets the new one."""
+        self._mailbox = mailbox
+        if self._missed:
+            _reload(self._settings, mailbox)
 
 
 def _reload(settings: Settings, mailbox: Mailbox) -> None:

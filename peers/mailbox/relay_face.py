@@ -13,8 +13,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any, Final
 
-import structlog
-
 from keys.errors import OpenError
 from keys.identity import Identity
 from peers.client import (
@@ -39,6 +37,7 @@ from peers.mailbox.settings_limits import LimitSettings
 from peers.mailbox.strangers import Client, Strangers
 from peers.mailbox.tending import read_clocks
 from peers.mailbox.trouble import Trouble
+from peers.service.relay_session import RelaySession
 from wire.commands import Unknown
 from wire.errors import BadBody, WireError
 from wire.inner import Inner, parse_inner
@@ -86,9 +85,13 @@ class RelayFace:
         self._leases: OrderedDict[bytes, tuple[bytes, tuple[int, ...], float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self.connected = False
-        """Whether there is a session with the relay."""
+        self._session = RelaySession("mailbox", metrics)
         metrics.watch(FACE, lambda: self._allowance.taken)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session with the relay."""
+        return self._session.connected
 
     # --- Events ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +106,7 @@ class RelayFace:
             async for event in events or relay:
                 await self._take(relay, event)
         finally:
-            self.connected = False
+            self._session.connected = False
             introducing.cancel()
             await asyncio.wait([introducing])
 
@@ -128,21 +131,10 @@ class RelayFace:
                 self._begin(self._undelivered(target_id, nonce))
             case PeersOffline(x_pubs):
                 self._begin(self._closed(x_pubs))
-            case Connected():
-                self.connected = True
-                self._metrics.connected()
-                structlog.get_logger().info("connected")
-            case Disconnected(reason, text, retry_in):
-                self.connected = False
-                self._metrics.disconnected(reason)
-                structlog.get_logger().warning(
-                    "disconnected", reason=reason.value, text=text, retry_in=round(retry_in, 1)
-                )
-                self._begin(self._closed(tuple(self._watched)))
-            case IdInUse():
-                structlog.get_logger().error(
-                    "id_in_use", advice="another mailbox runs with these keys: end it, or give it keys of its own"
-                )
+            case Connected() | Disconnected() | IdInUse():
+                self._session.take(event)
+                if isinstance(event, Disconnected):
+                    self._begin(self._closed(tuple(self._watched)))
             case _:
                 pass  # notices, and what is told to ordinary clients
 

@@ -12,6 +12,7 @@ from keys.identity import ID_SIZE, SERVER_ID
 from keys.primitives import check_x25519_public, constant_time_equal, derive_key
 from peers.mailbox.price import PriceList
 from peers.mailbox.quotas import Rate
+from peers.service.errors import BadValues
 from wire.mailbox_codes import ITEM_MAX, Access, ItemKind, Reason
 
 HOUR: Final = 60 * 60 * 1000
@@ -40,7 +41,7 @@ class Limits:
     """Every bound of a mailbox, each with the reason for its default.
 
     Raises:
-        ValueError: they contradict each other; the text says how.
+        BadValues: they contradict each other; the text says how.
     """
 
     ttl: int = 14 * DAY
@@ -90,15 +91,25 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 < self.ttl <= self.ttl_max:
-            raise ValueError("the usual ttl is above 0 and not above the longest")
+            raise BadValues("the usual ttl is above 0 and not above the longest", "ttl", "ttl_max")
         if not SIZE_CLASSES[0] <= self.item_bytes <= ITEM_MAX:
-            raise ValueError(f"an item may have {SIZE_CLASSES[0]} to {ITEM_MAX} bytes")
+            raise BadValues(f"an item may have {SIZE_CLASSES[0]} to {ITEM_MAX} bytes", "item_bytes")
         if self.item_bytes > self.recipient_bytes or self.recipient_bytes > self.total_bytes:
-            raise ValueError("an item must fit a recipient's share, and that the whole")
+            raise BadValues(
+                "an item must fit a recipient's share, and that the whole",
+                "item_bytes",
+                "recipient_bytes",
+                "total_bytes",
+            )
         if not 0 < self.recipient_items <= self.total_items:
-            raise ValueError("a recipient's share in items is above 0 and not above the whole")
+            raise BadValues(
+                "a recipient's share in items is above 0 and not above the whole", "recipient_items", "total_items"
+            )
         if not (0 < self.fetch_items <= self.leased and self.lease > 0 and self.app_patience < self.lease):
-            raise ValueError("a LEASE holds an item at least, for longer than the app waits for its next")
+            raise BadValues(
+                "a LEASE holds an item at least, for longer than the app waits for its next",
+                *("fetch_items", "leased", "lease", "app_patience"),
+            )
 
 
 @dataclass(frozen=True, slots=True)

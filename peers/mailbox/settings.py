@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from keys.identity import PublicIdentity
 from keys.invite import MAILBOX_SCHEMES, MailboxCard, RelayCard, check_url
 from peers.mailbox.forwarded import DEFAULT_TRUSTED, Proxies
+from peers.mailbox.jetstream_settings import JetStreamSettings
 from peers.mailbox.settings_limits import LimitSettings
-from peers.mailbox.settings_nats import NatsSettings
 from peers.service.errors import BadSettings
 from peers.service.listening import parse_listen
 from peers.service.settings_sources import Loaded, Names
@@ -68,7 +68,7 @@ class Settings(ServiceSettings):
     """What is logged, to standard error."""
     limits: LimitSettings = Field(default_factory=LimitSettings)
     """Limits."""
-    nats: NatsSettings = Field(default_factory=NatsSettings)
+    nats: JetStreamSettings = Field(default_factory=JetStreamSettings)
     """The stream of NATS."""
 
     @model_validator(mode="after")
@@ -89,6 +89,23 @@ class Settings(ServiceSettings):
         """Where HTTP is served."""
         return parse_listen(self.http)
 
+    def ways(self) -> list[str]:
+        """Return the addresses by which clients find this mailbox: that of its relay, and its own.
+
+        Raises:
+            BadSettings: there is none.
+        """
+        relay = self.relay_card
+        urls = [*([relay.url] if relay is not None else []), *([self.http_url] if self.http_url else [])]
+        if not urls:
+            raise BadSettings(
+                [
+                    f"nobody could reach it: set relay ({NAMES.variable_of('relay')}) to the card R0… of a relay, or "
+                    f"http and http_url to serve by itself"
+                ]
+            )
+        return urls
+
     def cards(self, public: PublicIdentity) -> list[MailboxCard]:
         """Return the cards by which clients find this mailbox, one for each way.
 
@@ -98,18 +115,12 @@ class Settings(ServiceSettings):
         relay = self.relay_card
         if relay is not None and relay.public == public:
             raise BadSettings(["these are the relay's own keys: the mailbox needs keys of its own"])
-        urls = [*([relay.url] if relay is not None else []), *([self.http_url] if self.http_url else [])]
-        if not urls:
-            raise BadSettings(
-                [
-                    f"nobody could reach it: set relay ({NAMES.variable_of('relay')}) to the card R0… of a relay, or "
-                    f"http and http_url to serve by itself"
-                ]
-            )
-        return [MailboxCard(public, url) for url in urls]
+        return [MailboxCard(public, url) for url in self.ways()]
 
 
-NAMES: Final = Names(Settings, "BLINDRELAY_MAILBOX_", "mailbox.toml", {"limits": LimitSettings, "nats": NatsSettings})
+NAMES: Final = Names(
+    Settings, "BLINDRELAY_MAILBOX_", "mailbox.toml", {"limits": LimitSettings, "nats": JetStreamSettings}
+)
 """What they are called."""
 
 

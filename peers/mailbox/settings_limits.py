@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from peers.mailbox.price import PriceList
 from peers.mailbox.quotas import Rate
 from peers.mailbox.rules import Limits
+from peers.service.errors import BadValues
 
 _DEFAULT: Final = Limits()
 
@@ -99,8 +100,12 @@ class LimitSettings:
         """Return the limits as the core takes them.
 
         Raises:
-            ValueError: they contradict each other; the text says how.
+            BadValues: they contradict each other; the text says how.
         """
+        try:
+            prices = PriceList(self.price_base, self.price_most, self.price_busy)
+        except BadValues as error:
+            raise BadValues(error.reason, *(f"price_{key}" for key in error.keys)) from None
         return Limits(
             ttl=self.ttl * 1000,
             ttl_max=self.ttl_max * 1000,
@@ -123,5 +128,5 @@ class LimitSettings:
             callers=self.callers,
             challenge=self.challenge,
             remembered=self.remembered,
-            prices=PriceList(self.price_base, self.price_most, self.price_busy),
+            prices=prices,
         )

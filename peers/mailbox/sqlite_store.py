@@ -19,6 +19,7 @@ from peers.mailbox.leases import Leases
 from peers.mailbox.rules import Limits, Refused
 from peers.mailbox.sqlite_schema import SCHEMA
 from peers.mailbox.store import Handed, Held, NewItem, StoreError, StoreFull, Totals
+from peers.mailbox.unmarked import Unmarked
 from peers.profile.errors import ProfileError
 from peers.profile.lock import ProfileLock
 from wire.mailbox_codes import ItemKind
@@ -38,8 +39,6 @@ _ACK_CHUNK: Final = 128
 """Numbers of one ACK that are deleted in one go: some milliseconds in which nobody else is served."""
 _BATCH_SLOW: Final = 0.01
 """Seconds beyond which the next batch of erasures is half as large: the next deposit waits for it."""
-_MARKERS: Final = 10_000
-"""Refusals that wait to be written down while the disk is full, at most."""
 
 
 class SqliteStore:
@@ -55,7 +54,7 @@ class SqliteStore:
         self._limits = limits
         self._free = free
         self._leases = Leases()
-        self._unmarked: dict[bytes, int] = {}
+        self._unmarked = Unmarked()
         self._batch = rows.BATCH_ROWS
         self._used = asyncio.Event()
         self._checkpoints = asyncio.create_task(self._checkpoint())
@@ -92,8 +91,7 @@ class SqliteStore:
             result = await self._run(self._database.write(rows.deposit, item, now, self._limits, self._free))
         except StoreFull:
             # The reserve was used up by somebody else. What cannot be written down now is, when there is room.
-            if len(self._unmarked) < _MARKERS:
-                self._unmarked[item.recipient] = now
+            self._unmarked.add(item.recipient, now)
             raise
         if isinstance(result, Refused):
             raise result
@@ -137,16 +135,16 @@ class SqliteStore:
         return await self._run(self._database.write(rows.totals))
 
     async def expire(self, now: int) -> int:
-        while self._unmarked:
-            recipient, when = next(iter(self._unmarked.items()))
-            await self._run(self._database.write(rows.mark, recipient, when, self._limits))
-            self._unmarked.pop(recipient, None)
+        await self._unmarked.write(self._mark)
         begun = time.perf_counter()
         erased = await self._run(self._database.write(rows.expire, self._leases, now, self._limits, self._batch))
         # With its commit, which waits for the disk: how long that takes for so many pages only the disk can tell.
         slow = time.perf_counter() - begun > _BATCH_SLOW
         self._batch = max(rows.CHUNK, self._batch // 2) if slow else min(rows.BATCH_ROWS, 2 * self._batch)
         return erased
+
+    async def _mark(self, recipient: bytes, when: int) -> None:
+        await self._run(self._database.write(rows.mark, recipient, when, self._limits))
 
     async def tidy(self, tick: float) -> None:
         await self._run(self._database.write(lambda _: self._leases.sweep(tick)))

@@ -6,7 +6,8 @@ from typing import Final
 
 from peers.notifier.registry import PRUNE_DAYS
 from peers.notifier.settings import NAMES
-from peers.service.arguments import Flags, Parser
+from peers.service.arguments import Flags, add_tools, program_parser
+from peers.service.settings_types import state_directory_text
 
 PROGRAM: Final = "blindrelay-notifier"
 
@@ -28,10 +29,7 @@ variables alone."""
 FLAGS: Final = Flags(
     NAMES,
     _SETTINGS_EPILOG,
-    {
-        "data_dir": "`$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/blindrelay-notifier`, else "
-        "`~/.local/state/blindrelay-notifier`"
-    },
+    {"data_dir": state_directory_text(PROGRAM)},
 )
 
 
@@ -42,21 +40,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         BadNotifierSettings: they make no sense.
         SystemExit: after `--help` (status 0).
     """
-    parser = Parser(
-        prog=PROGRAM,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser, commands = program_parser(PROGRAM, _DESCRIPTION, _EPILOG)
     FLAGS.add(commands, "keygen", "make its keys where they are missing, and print what the relay and clients are told")
     FLAGS.add(commands, "run", "serve")
     FLAGS.add(commands, "check", "say whether the settings and keys can be used: exit status 0 or 2")
     FLAGS.add(commands, "health", "ask the running one whether it is connected: exit status 0 or 1")
     commands.add_parser("settings", help="print the table of settings for docs/push.md", allow_abbrev=False)
-    registry = commands.add_parser("registry", help="look at and change the registry", allow_abbrev=False)
-    tools = registry.add_subparsers(dest="tool", metavar="TOOL", required=True)
+    tools = add_tools(commands, "registry", "look at and change the registry")
     FLAGS.add(tools, "count", "print how many tokens there are, by kind, and how many ids")
     prune = FLAGS.add(tools, "prune", "forget tokens that were not registered again for long, and those that fail")
     prune.add_argument("--days", type=int, default=None, help=f"how long ({PRUNE_DAYS}, or limits.forget_after_days)")
@@ -65,10 +55,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     test.add_argument("--call", action="store_true", help="as for a call")
     for tool in (forget, test):
         tool.add_argument("id", metavar="ID", help="16 hex digits or an invite K0…; - reads it from standard input")
-    arguments = FLAGS.read(parser, argv)
-    if arguments.command == "registry":
-        arguments.command = f"registry {arguments.tool}"
-    return arguments
+    return FLAGS.read(parser, argv)
 
 
 def settings_table() -> str:

@@ -23,10 +23,8 @@ from peers.notifier.devices import Device, Devices, Errand, Standing
 from peers.notifier.limits import Limits
 from peers.notifier.metrics import Metrics
 from peers.notifier.registry import Registered
-from peers.service.log import where
+from peers.service.log import Seldom, where
 
-_SAY_AGAIN: Final = 60.0
-"""Seconds between two lines in the log about the same event of one channel."""
 _MESSAGE_BACKOFF: Final = (2.0, 120.0)
 _CALL_BACKOFF: Final = (0.5, 5.0)
 _PAUSE_BACKOFF: Final = (5.0, ASKED_MOST)
@@ -94,7 +92,7 @@ class Lane:
         self._paused_until = float("-inf")
         self._pause_backoff = Backoff(*_PAUSE_BACKOFF, random)
         self._resuming: asyncio.TimerHandle | None = None
-        self._said: dict[str, float] = {}
+        self._seldom = Seldom(self._clock)
         self._closing = False
         self._abandoned = 0
         metrics.watch(self)
@@ -310,7 +308,7 @@ class Lane:
         except TimeoutError:
             return Outcome(Result.RETRY, detail="no answer in time")
         except Exception as error:  # noqa: BLE001 - a fault of a channel must not end the others' pushes
-            if self._may_say("internal_error"):
+            if self._seldom.may_say("internal_error"):
                 # Not its text, nor its variables: a token may be in them.
                 structlog.get_logger().error(
                     "internal_error", channel=self.name, error=type(error).__name__, where=where(error)
@@ -344,7 +342,7 @@ class Lane:
                 self._hold(errand)
                 self._ledger.failed(device.registered)
             case Result.REFUSED:
-                if self._may_say("push_refused"):
+                if self._seldom.may_say("push_refused"):
                     structlog.get_logger().error("push_refused", channel=self.name, detail=outcome.detail)
                 if outcome.retry_after is not None:
                     self._again(errand, self._clock() + errand.backoff.next(outcome.retry_after))
@@ -380,7 +378,7 @@ class Lane:
         """Let the push service rest, for as long as it asked, but for 10 minutes or so at most."""
         now = self._clock()
         if not self.paused:
-            if self._may_say("push_service_busy"):
+            if self._seldom.may_say("push_service_busy"):
                 structlog.get_logger().warning("push_service_busy", channel=self.name)
             self._paused_until = now + self._pause_backoff.next(asked)
         elif asked is not None:
@@ -397,14 +395,6 @@ class Lane:
             self._resuming = self._loop.call_later(left + 0.001, self._resume)
         else:
             self._pump()
-
-    def _may_say(self, event: str) -> bool:
-        """Tell whether an event is to be logged. Anybody's server can cause these: the log must not grow by that."""
-        now = self._clock()
-        if now - self._said.get(event, float("-inf")) < _SAY_AGAIN:
-            return False
-        self._said[event] = now
-        return True
 
     # --- The end -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ from peers.notifier.channel import PushType
 from peers.notifier.lane import Lane
 from peers.notifier.metrics import Metrics
 from peers.notifier.registry import Added, Registered, Registry
-from peers.service.log import where
+from peers.service.log import Seldom, where
+from peers.service.relay_session import RelaySession
 from wire.commands import PushKind
 
 _WAKES: Final = 4096
@@ -32,7 +33,6 @@ _FIND_AGAIN: Final = (0.2, 1.0, 5.0)
 """Seconds until the registry is asked again that could not be read."""
 _SWEEP: Final = 60.0
 _PRUNE: Final = 86400.0
-_SAY_AGAIN: Final = 60.0
 
 
 class Service:
@@ -53,10 +53,15 @@ class Service:
         self._writes = asyncio.Semaphore(_WRITES)
         self._writing: dict[bytes, asyncio.Future[None]] = {}
         self._notes: set[asyncio.Future[object]] = set()
-        self._said: dict[str, float] = {}
+        # Some errors come with every wake, or as often as somebody likes.
+        self._seldom = Seldom(lambda: asyncio.get_running_loop().time())
         self._unreadable = 0
-        self.connected = False
+        self._session = RelaySession("notifier", metrics)
+
+    @property
+    def connected(self) -> bool:
         """Whether there is a session with the relay."""
+        return self._session.connected
 
     # --- What lanes tell (peers.notifier.lane.Ledger) -----------------------------------------------------------------
 
@@ -90,16 +95,9 @@ class Service:
     def _say_trouble(self, error: BaseException) -> None:
         if isinstance(error, DatabaseError):
             # Its text names the file and what to do, and nothing of its content.
-            self._say("registry_trouble", reason=str(error))
+            self._seldom.error("registry_trouble", reason=str(error))
         else:
-            self._say("internal_error", error=type(error).__name__, where=where(error))
-
-    def _say(self, event: str, **fields: object) -> None:
-        """Log an error, once a minute at most: some come with every wake, or as often as somebody likes."""
-        now = asyncio.get_running_loop().time()
-        if now - self._said.get(event, float("-inf")) >= _SAY_AGAIN:
-            self._said[event] = now
-            structlog.get_logger().error(event, **fields)
+            self._seldom.error("internal_error", error=type(error).__name__, where=where(error))
 
     # --- Events ------------------------------------------------------------------------------------------------------
 
@@ -127,7 +125,7 @@ class Service:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            self.connected = False
+            self._session.connected = False
 
     async def _take(self, event: Event) -> None:
         match event:
@@ -135,20 +133,8 @@ class Service:
                 await self._wakes.put((target_id, PushType.CALL if kind == WakeType.CALL else PushType.MESSAGE))
             case PushRegistered(sender_id, kind, token):
                 await self._register(sender_id, kind, token)
-            case Connected():
-                self.connected = True
-                self._metrics.connected()
-                structlog.get_logger().info("connected")
-            case Disconnected(reason, text, retry_in):
-                self.connected = False
-                self._metrics.disconnected(reason)
-                structlog.get_logger().warning(
-                    "disconnected", reason=reason.value, text=text, retry_in=round(retry_in, 1)
-                )
-            case IdInUse():
-                structlog.get_logger().error(
-                    "id_in_use", advice="another notifier runs with these keys: end it, or give it keys of its own"
-                )
+            case Connected() | Disconnected() | IdInUse():
+                self._session.take(event)
             case _:
                 pass  # an ordinary client's, and nobody has reason to send us any
 
@@ -201,7 +187,9 @@ class Service:
         added = await adding
         self._metrics.registered(added.value)
         if added is Added.FULL:
-            self._say("registry_full", advice="raise --limits.registrations, or find out who registers so many")
+            self._seldom.error(
+                "registry_full", advice="raise --limits.registrations, or find out who registers so many"
+            )
 
     async def _removed(self, client_id: bytes, kind: int | None) -> None:
         for token_hash in (await self._registry.remove(client_id, kind)).orphaned:
@@ -226,7 +214,9 @@ class Service:
         found = await self._find(targets)
         if self._registry.unreadable > self._unreadable:
             self._unreadable = self._registry.unreadable
-            self._say("registry_unreadable", rows=self._unreadable, advice="restore a backup, or let clients register")
+            self._seldom.error(
+                "registry_unreadable", rows=self._unreadable, advice="restore a backup, or let clients register"
+            )
         for target, kind in batch:
             if found is None:
                 self._metrics.woken(kind, "failed")

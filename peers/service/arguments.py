@@ -24,6 +24,24 @@ class Parser(argparse.ArgumentParser):
         raise BadSettings([f"{message} (see {self.prog} --help)"])
 
 
+def program_parser(program: str, description: str, epilog: str) -> tuple[Parser, Any]:
+    """Return the parser of a program, and what its commands are added to; `command` names the one that was given."""
+    parser = Parser(
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser, parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+
+def add_tools(commands: Any, name: str, about: str) -> Any:
+    """Add a command that has commands itself; return what these are added to. `command` names both: `token new`."""
+    parser = commands.add_parser(name, help=about, allow_abbrev=False)
+    return parser.add_subparsers(dest="tool", metavar="TOOL", required=True)
+
+
 class Flags(Generic[S]):
     """The settings of a service as flags, and in words.
 
@@ -76,6 +94,8 @@ class Flags(Generic[S]):
         if unknown:
             options = [word.partition("=")[0] for word in unknown if word.startswith("--")]
             parser.error(f"there is no option {options[0]} here" if options else "an argument that has no place")
+        if "tool" in arguments:
+            arguments.command = f"{arguments.command} {arguments.tool}"
         known = dict(self._names.leaves())
         arguments.settings = {key: value for key, value in vars(arguments).items() if key in known}
         return arguments

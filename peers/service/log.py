@@ -7,7 +7,9 @@ what a client registered.
 import asyncio
 import logging
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -18,6 +20,8 @@ LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_SAY_AGAIN: Final = 60.0
+"""Seconds between two lines about the same event."""
 
 
 def configure(level: str) -> None:
@@ -41,6 +45,31 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [logging.NullHandler()]
     root.setLevel(logging.CRITICAL)
+
+
+class Seldom:
+    """Keeps what others can cause as often as they like from filling the log: each event is logged once a minute.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    def may_say(self, event: str) -> bool:
+        """Tell whether an event is to be logged now; if so, it was."""
+        now = self._clock()
+        if now - self._said.get(event, float("-inf")) < _SAY_AGAIN:
+            return False
+        self._said[event] = now
+        return True
+
+    def error(self, event: str, **fields: object) -> None:
+        """Log an event as an error, or not."""
+        if self.may_say(event):
+            structlog.get_logger().error(event, **fields)
 
 
 def where(error: BaseException) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar, get_args
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from peers.service.errors import BadSettings
+from peers.service.errors import BadSettings, BadValues
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -174,13 +174,16 @@ class Names(Generic[S]):
         try:
             settings = self.of(**nested({**defaults, **file.values, **above}))
         except ValidationError as error:
-            # Without what was given: it may be a secret.
-            for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            # Without what was given: it may be a secret. Of the context nothing is told but the names in a BadValues.
+            for problem in error.errors(include_url=False, include_input=False):
                 # ("limits", "queue") is a setting; in ("allow_host", 0) and ("token", "function…") only the first is.
                 at = [str(part) for part in problem["loc"]]
                 key = ".".join(at[: 2 if at and at[0] in self.tables else 1])
-                where = f" ({origins[key]})" if key in origins else ""
-                problems.append(f"{key or 'settings'}{where}: {problem['msg'].removeprefix('Value error, ')}")
+                cause, keys, reason = problem.get("ctx", {}).get("error"), [key], problem["msg"]
+                if isinstance(cause, BadValues):
+                    keys, reason = [f"{key}.{each}" if key else each for each in cause.keys], cause.reason
+                places = (f"{each} ({origins[each]})" if each in origins else each or "settings" for each in keys)
+                problems.append(f"{', '.join(places)}: {reason.removeprefix('Value error, ')}")
         else:
             if not problems:
                 return Loaded(settings, origins)

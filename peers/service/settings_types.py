@@ -43,6 +43,11 @@ def state_directory(name: str, environ: Mapping[str, str] = os.environ) -> Path:
     return base / name
 
 
+def state_directory_text(name: str) -> str:
+    """Return :func:`state_directory` in words, the same on every machine."""
+    return f"`$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/{name}`, else `~/.local/state/{name}`"
+
+
 def _check_listen(text: str) -> str:
     parse_listen(text)
     return text

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from peers.store import contacts, file_rows, messages
+from peers.store import contacts, file_rows, messages, unsettled
 from peers.store.chunks import count
 from peers.store.file_rows import PROGRESS, FileRow, note, select
-from peers.store.messages import State
+from peers.store.message_rows import State
 from peers.store.names import safe_mime, safe_name
 from wire.peer_commands import CancelReason, FileOffer
 
@@ -85,8 +85,8 @@ def sent(db: sqlite3.Connection, now: int, message: int, moved: int) -> bool:
 
 
 def acknowledged(db: sqlite3.Connection, now: int, contact: int, uuid: bytes, *, read: bool = False) -> int | None:
-    """Take an acknowledgement as :func:`peers.store.messages.acknowledged`; returns the message if it is a file."""
-    messages.acknowledged(db, now, contact, uuid, read=read)
+    """Take an acknowledgement as :func:`peers.store.unsettled.acknowledged`; returns the message if it is a file."""
+    unsettled.acknowledged(db, now, contact, uuid, read=read)
     found = select(db, "m.contact = ? AND m.outgoing = 1 AND m.uuid = ?", contact, uuid)
     if not found:
         return None
@@ -296,7 +296,7 @@ def fail(db: sqlite3.Connection, now: int, message: int, reason: int, *, tell: b
     row = found[0]
     file_rows.set_failed(db, now, row, reason, tell=tell)
     if row.outgoing:
-        messages.mark_failed(db, now, message)
+        unsettled.mark_failed(db, now, message)
     else:
         file_rows.discard(db, message)
     return True

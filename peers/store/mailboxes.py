@@ -198,16 +198,21 @@ def heard(
     return True
 
 
-def set_first(db: sqlite3.Connection, contact: int, card: MailboxCard) -> None:
+def set_first(db: sqlite3.Connection, contact: int, card: MailboxCard, token: bytes = b"") -> None:
     """Write down a mailbox of a contact that somebody else than they told us of; what they tell comes before it.
+
+    Args:
+        token: what it asks depositors for; without, one that is known keeps the one that it has.
 
     Raises:
         NoSuchContact: they are gone.
     """
     contacts.check(db, contact)
     if db.execute("SELECT 1 FROM cards_heard WHERE contact = ?", (contact,)).fetchone() is None:
-        others = (Listed(each.card, each.token) for each in of_contact(db, contact) if each.card != card)
-        _set(db, contact, (*others, Listed(card))[-CARDS_MAX:])
+        known = {each.card: each.token for each in of_contact(db, contact)}
+        token = token or known.pop(card, b"")
+        others = (Listed(each, shown) for each, shown in known.items() if each != card)
+        _set(db, contact, (*others, Listed(card, token))[-CARDS_MAX:])
 
 
 def of_contact(db: sqlite3.Connection, contact: int) -> list[Place]:

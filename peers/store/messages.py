@@ -1,4 +1,5 @@
-"""What was said: messages of both sides, their states, and what a peer is still to be told about them.
+"""What was said: messages of both sides, and what each side changes in them. :mod:`peers.store.unsettled` has what
+is still to be sent.
 
 A message of ours goes QUEUED → SENT → DELIVERED → READ, and may fall back from SENT to QUEUED: the relay said that it
 was not delivered. It is sent again until its DELIVERY_ACK comes. One of theirs is kept once, however often it comes:
@@ -6,87 +7,19 @@ its uuid is remembered even after it was deleted.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Callable
 from typing import Final, Literal
 
 from keys.primitives import random_bytes
 from peers.store import contacts, feed, file_rows
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
+from peers.store.message_rows import COLUMNS, MessageKind, MessageRow, State, message_row
 from peers.store.words import wanted
 from wire.peer_commands import TEXT_MAX, UUID_SIZE
 
-MessageKind = Literal["text", "file", "call"]
 PAGE: Final = 200
 """Messages that :func:`history` returns unless told otherwise."""
-
-
-class State(IntEnum):
-    """How far a message came."""
-
-    QUEUED = 0
-    """Ours: to be sent."""
-    SENT = 1
-    """Ours: given to the relay, and not acknowledged yet."""
-    DELIVERED = 2
-    """Ours: its recipient has it. Theirs: we have it."""
-    READ = 3
-    """Its recipient has seen it."""
-    FAILED = 4
-    """Ours: it will not be delivered (a file that is gone, or was refused)."""
-
-
-@dataclass(frozen=True, slots=True)
-class MessageRow:
-    """A message as the store has it."""
-
-    id: int
-    contact: int
-    uuid: bytes
-    outgoing: bool
-    kind: MessageKind
-    text: str
-    at: int
-    state: State
-    delivered_at: int | None
-    read_at: int | None
-    edited_at: int | None
-    deleted_at: int | None
-    left: int = 0
-    """Ours: in how many mailboxes of its recipient it lies."""
-
-    @property
-    def standing(self) -> str:
-        """How far it came, in a word: ``queued``, ``left`` (in a mailbox), ``sent``, ``delivered``, ``read`` or
-        ``failed``."""
-        return "left" if self.left and self.state < State.DELIVERED else self.state.name.lower()
-
-    def __repr__(self) -> str:
-        return f"MessageRow({self.id})"
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeRow:
-    """What is still to be told about a message."""
-
-    message: MessageRow
-    kind: Literal["edit", "delete", "read"]
-    revision: int
-    tries: int
-
-
-_COLUMNS: Final = (
-    "m.id, m.contact, m.uuid, m.outgoing, m.kind, m.text, m.at, m.state,"
-    " m.delivered_at, m.read_at, m.edited_at, m.deleted_at,"
-    " (SELECT count(*) FROM parcels p WHERE p.message = m.id AND p.what = 'text' AND p.state = 'kept')"
-)
-
-
-def _row(row: sqlite3.Row) -> MessageRow:
-    return MessageRow(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6], State(row[7]), *row[8:13])
-
 
 # --- What we say ------------------------------------------------------------------------------------------------------
 
@@ -183,138 +116,6 @@ def mark_read(db: sqlite3.Connection, now: int, contact: int, up_to: int, *, sin
     return len(rows)
 
 
-# --- What is to be sent -----------------------------------------------------------------------------------------------
-
-
-def to_send(db: sqlite3.Connection, contact: int, limit: int, *, after: int = 0) -> list[MessageRow]:
-    """Return texts of ours that are not acknowledged, the oldest first. Deleted ones are not sent any more."""
-    return [
-        _row(row)
-        for row in db.execute(
-            f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND outgoing = 1 AND state < 2"  # noqa: S608
-            # Files are offered beside them (peers.store.file_steps): one that takes hours must not hold texts up.
-            " AND deleted_at IS NULL AND kind != 'file' AND id > ? ORDER BY id LIMIT ?",
-            (contact, after, limit),
-        )
-    ]
-
-
-def newest_to_send(db: sqlite3.Connection, contact: int) -> MessageRow | None:
-    """Return the newest message of ours to a contact that is not acknowledged."""
-    row = db.execute(
-        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND outgoing = 1 AND state < 2"  # noqa: S608
-        " AND deleted_at IS NULL ORDER BY id DESC LIMIT 1",
-        (contact,),
-    ).fetchone()
-    return None if row is None else _row(row)
-
-
-def contacts_to_send(db: sqlite3.Connection) -> set[int]:
-    """Return the contacts for whom there is something to send."""
-    return {
-        row[0]
-        for row in db.execute(
-            # Asked at every turn, so it must not cost more for 100,000 messages than for one: one look into the index
-            # for each contact, and (by CROSS JOIN) from the few changes to their messages, not the other way round.
-            "SELECT id FROM contacts c WHERE EXISTS (SELECT 1 FROM messages INDEXED BY messages_to_send"
-            " WHERE contact = c.id AND outgoing = 1 AND state < 2 AND deleted_at IS NULL)"
-            " UNION SELECT messages.contact FROM changes CROSS JOIN messages ON messages.id = changes.message"
-            " UNION SELECT contact FROM jobs"
-        )
-    }
-
-
-def changes_to_send(db: sqlite3.Connection, contact: int, limit: int) -> list[ChangeRow]:
-    """Return what is still to be told about messages that the peer has, or may have."""
-    return [
-        ChangeRow(_row(row), row[13], row[14], row[15])
-        for row in db.execute(
-            f"SELECT {_COLUMNS}, c.kind, c.revision, c.tries FROM changes c"  # noqa: S608
-            " CROSS JOIN messages m ON m.id = c.message"
-            # An edit of what is not acknowledged waits: the text itself, sent again, has the new words already, but
-            # whether these or the old ones arrived only its acknowledgement can end.
-            " WHERE m.contact = ? AND (c.kind != 'edit' OR m.state IN (2, 3))"
-            # "Read" says "delivered": of a file that is not whole it would make its sender stop.
-            " AND (c.kind != 'read' OR m.kind != 'file'"
-            " OR EXISTS (SELECT 1 FROM files f WHERE f.message = m.id AND f.state = 'done')) ORDER BY m.id LIMIT ?",
-            (contact, limit),
-        )
-    ]
-
-
-def change_tries(db: sqlite3.Connection, message: int) -> int | None:
-    """Return how often a change of a message was sent that is not settled; None if there is none."""
-    row = db.execute("SELECT tries FROM changes WHERE message = ?", (message,)).fetchone()
-    return None if row is None else int(row[0])
-
-
-def mark_sent(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> dict[int, MessageRow]:
-    """Write down that messages leave us now. To be committed before they do: what was sent may have arrived.
-
-    Returns those that are to be sent, as they are now: since they were looked for, one may have been acknowledged or
-    deleted, or have got other words, of which nobody is told as it had not left us yet.
-    """
-    still = {}
-    for message in messages:
-        found = db.execute(
-            f"SELECT {_COLUMNS} FROM messages m WHERE id = ? AND state < 2 AND deleted_at IS NULL",  # noqa: S608
-            (message,),
-        ).fetchone()
-        if found is None:
-            continue
-        still[message] = _row(found)
-        row = db.execute(
-            "UPDATE messages SET state = 1, exposed = 1 WHERE id = ? AND outgoing = 1 AND state = 0 RETURNING contact",
-            (message,),
-        ).fetchone()
-        if row is not None:
-            feed.add(db, now, Kind.STATE, contact=row[0], message=message, detail="sent")
-    return still
-
-
-def mark_queued(db: sqlite3.Connection, now: int, messages: Iterable[int]) -> None:
-    """Write down that messages did not arrive and wait again."""
-    for message in messages:
-        row = db.execute(
-            "UPDATE messages SET state = 0 WHERE id = ? AND state = 1 RETURNING contact", (message,)
-        ).fetchone()
-        if row is not None:
-            feed.add(db, now, Kind.STATE, contact=row[0], message=message, detail="queued")
-
-
-def mark_failed(db: sqlite3.Connection, now: int, message: int) -> None:
-    """Write down that a message of ours will not be delivered."""
-    row = db.execute(
-        "UPDATE messages SET state = 4 WHERE id = ? AND outgoing = 1 AND state < 2 RETURNING contact", (message,)
-    ).fetchone()
-    if row is not None:
-        feed.add(db, now, Kind.STATE, contact=row[0], message=message, detail="failed")
-
-
-def acknowledged(db: sqlite3.Connection, now: int, contact: int, uuid: bytes, *, read: bool = False) -> None:
-    """Take a DELIVERY_ACK, or with `read` a READ_ACK, which says both. One for what we never said is ignored."""
-    state = State.READ if read else State.DELIVERED
-    row = db.execute(
-        "UPDATE messages SET state = ?1, delivered_at = coalesce(delivered_at, ?2),"
-        " read_at = CASE WHEN ?1 = 3 THEN ?2 END"
-        # A failed file stays failed: its acknowledgement would be a lie of the peer's, or come from another attempt.
-        " WHERE contact = ?3 AND outgoing = 1 AND uuid = ?4 AND state < ?1 RETURNING id",
-        (state, now, contact, uuid),
-    ).fetchone()
-    if row is not None:
-        feed.add(db, now, Kind.STATE, contact=contact, message=row[0], detail=state.name.lower())
-
-
-def change_tried(db: sqlite3.Connection, message: int, revision: int) -> None:
-    """Count that a change was sent."""
-    db.execute("UPDATE changes SET tries = tries + 1 WHERE message = ? AND revision = ?", (message, revision))
-
-
-def changes_settled(db: sqlite3.Connection, changes: Iterable[tuple[int, int]]) -> None:
-    """Forget changes that arrived, ``(message, revision)``, but for those that were overtaken by others meanwhile."""
-    db.executemany("DELETE FROM changes WHERE message = ? AND revision = ?", changes)
-
-
 # --- What they say ----------------------------------------------------------------------------------------------------
 
 
@@ -398,10 +199,10 @@ def get(db: sqlite3.Connection, message: int) -> MessageRow:
     Raises:
         NoSuchMessage: there is none.
     """
-    row = db.execute(f"SELECT {_COLUMNS} FROM messages m WHERE id = ?", (message,)).fetchone()  # noqa: S608
+    row = db.execute(f"SELECT {COLUMNS} FROM messages m WHERE id = ?", (message,)).fetchone()  # noqa: S608
     if row is None:
         raise NoSuchMessage(f"there is no message {message}")
-    return _row(row)
+    return message_row(row)
 
 
 def history(
@@ -410,21 +211,21 @@ def history(
     """Return messages with a contact, the oldest first: the last ones, those before a row, or the first after one."""
     order = "ASC" if after is not None else "DESC"
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND id < ? AND id > ? ORDER BY id {order} LIMIT ?",  # noqa: S608
+        f"SELECT {COLUMNS} FROM messages m WHERE contact = ? AND id < ? AND id > ? ORDER BY id {order} LIMIT ?",  # noqa: S608
         (contact, 2**62 if before is None else before, after or 0, limit),
     ).fetchall()
-    found = [_row(row) for row in rows]
+    found = [message_row(row) for row in rows]
     return found if after is not None else found[::-1]
 
 
 def received(db: sqlite3.Connection, contact: int, *, after: int = 0, limit: int = PAGE) -> list[MessageRow]:
     """Return a contact's messages after a row, the oldest first, without those that were deleted."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND id > ? AND outgoing = 0 AND deleted_at IS NULL"  # noqa: S608
+        f"SELECT {COLUMNS} FROM messages m WHERE contact = ? AND id > ? AND outgoing = 0 AND deleted_at IS NULL"  # noqa: S608
         " ORDER BY id LIMIT ?",
         (contact, after, limit),
     )
-    return [_row(row) for row in rows]
+    return [message_row(row) for row in rows]
 
 
 def search(
@@ -449,10 +250,10 @@ def search(
     conditions += ["instr(lower(m.text), ?) > 0"] * len(literals)
     order = "t.rowid" if query else "m.id"
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM {tables} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT ?",  # noqa: S608
+        f"SELECT {COLUMNS} FROM {tables} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT ?",  # noqa: S608
         (*values, *literals, limit),
     ).fetchall()
-    return [_row(row) for row in rows]
+    return [message_row(row) for row in rows]
 
 
 def unread(db: sqlite3.Connection) -> dict[int, int]:
@@ -481,9 +282,9 @@ def first_unread(db: sqlite3.Connection, contact: int) -> int | None:
 def latest(db: sqlite3.Connection) -> dict[int, MessageRow]:
     """Return the last message with each contact."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM messages m WHERE id IN (SELECT max(id) FROM messages GROUP BY contact)"  # noqa: S608
+        f"SELECT {COLUMNS} FROM messages m WHERE id IN (SELECT max(id) FROM messages GROUP BY contact)"  # noqa: S608
     )
-    return {row[1]: _row(row) for row in rows}
+    return {row[1]: message_row(row) for row in rows}
 
 
 # --- Within ----------------------------------------------------------------------------------------------------------
@@ -511,10 +312,10 @@ def _insert(
 
 def _theirs(db: sqlite3.Connection, contact: int, uuid: bytes) -> MessageRow | None:
     row = db.execute(
-        f"SELECT {_COLUMNS} FROM messages m WHERE contact = ? AND outgoing = 0 AND uuid = ?",  # noqa: S608
+        f"SELECT {COLUMNS} FROM messages m WHERE contact = ? AND outgoing = 0 AND uuid = ?",  # noqa: S608
         (contact, uuid),
     ).fetchone()
-    return None if row is None else _row(row)
+    return None if row is None else message_row(row)
 
 
 def _erase(db: sqlite3.Connection, now: int, row: MessageRow) -> None:

@@ -12,7 +12,8 @@ from typing import Final, Literal
 
 from peers.store import contacts, feed, mailboxes, owing
 from peers.store.feed import Kind
-from peers.store.messages import MessageRow, State, get
+from peers.store.message_rows import MessageRow, State
+from peers.store.messages import get
 from wire.mailbox_codes import Reason
 from wire.peer_commands import PeerCommand
 from wire.peer_mailboxes import Acks
@@ -96,9 +97,9 @@ def any_places(db: sqlite3.Connection) -> bool:
 def texts(db: sqlite3.Connection, copies: int) -> list[Todo]:
     """Return texts that are not acknowledged and do not lie, as they are now, in each of the first `copies` mailboxes
     of their recipients; the oldest first. Of what is not to be left yet it is for the caller to see."""
-    found = []
     rows = db.execute(
-        "SELECT m.id, b.mailbox, coalesce(m.edited_at, 0) FROM contact_mailboxes b JOIN contacts c ON c.id = b.contact"  # noqa: S608
+        "SELECT m.id, b.mailbox, coalesce(m.edited_at, 0), 'text' FROM contact_mailboxes b"  # noqa: S608
+        " JOIN contacts c ON c.id = b.contact"
         " CROSS JOIN messages m INDEXED BY messages_to_send ON m.contact = b.contact"
         f" WHERE {_ROOM} AND m.outgoing = 1 AND m.state < 2 AND m.deleted_at IS NULL AND m.kind = 'text'"
         " AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.message = m.id AND p.mailbox = b.mailbox"
@@ -106,17 +107,13 @@ def texts(db: sqlite3.Connection, copies: int) -> list[Todo]:
         " AND (SELECT count(*) FROM parcels p WHERE p.message = m.id) < ?4 ORDER BY m.id, b.place LIMIT ?3",
         (copies, WINDOW, WINDOW * copies, COPIES_MAX),
     )
-    for message, revision, places in _grouped(rows):
-        row = get(db, message)
-        found.append(Todo(row.contact, "text", revision, places, row))
-    return found
+    return _of_messages(db, rows)
 
 
 def changes(db: sqlite3.Connection, copies: int) -> list[Todo]:
     """Return edits and deletions that are not acknowledged, likewise."""
-    found = []
     rows = db.execute(
-        "SELECT m.id, b.mailbox, h.revision FROM changes h CROSS JOIN messages m ON m.id = h.message"  # noqa: S608
+        "SELECT m.id, b.mailbox, h.revision, h.kind FROM changes h CROSS JOIN messages m ON m.id = h.message"  # noqa: S608
         " JOIN contacts c ON c.id = m.contact JOIN contact_mailboxes b ON b.contact = m.contact"
         f" WHERE {_ROOM} AND (h.kind = 'delete' OR (h.kind = 'edit' AND m.state IN (2, 3)))"
         " AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.message = m.id AND p.mailbox = b.mailbox"
@@ -124,11 +121,7 @@ def changes(db: sqlite3.Connection, copies: int) -> list[Todo]:
         " AND (SELECT count(*) FROM parcels p WHERE p.message = m.id) < ?4 ORDER BY h.revision, b.place LIMIT ?3",
         (copies, WINDOW, WINDOW * copies, COPIES_MAX),
     )
-    for message, revision, places in _grouped(rows):
-        row = get(db, message)
-        kind = db.execute("SELECT kind FROM changes WHERE revision = ?", (revision,)).fetchone()[0]
-        found.append(Todo(row.contact, kind, revision, places, row))
-    return found
+    return _of_messages(db, rows)
 
 
 def cards(db: sqlite3.Connection, copies: int) -> list[Todo]:
@@ -136,7 +129,7 @@ def cards(db: sqlite3.Connection, copies: int) -> list[Todo]:
     heard of us, to whom something is to be said."""
     number = mailboxes.serial(db)
     rows = db.execute(
-        "SELECT b.contact, b.mailbox, 0 FROM contact_mailboxes b JOIN contacts c ON c.id = b.contact"  # noqa: S608
+        "SELECT b.contact, b.mailbox, 0, 'cards' FROM contact_mailboxes b JOIN contacts c ON c.id = b.contact"  # noqa: S608
         f" LEFT JOIN cards_told t ON t.contact = c.id WHERE {_ROOM} AND coalesce(t.settled, -1) < ?3"
         f" AND (?3 > 0 OR c.knows_us = 0) AND NOT ({mailboxes.STRANGER}) AND NOT EXISTS"
         " (SELECT 1 FROM parcels p WHERE p.contact = c.id AND p.mailbox = b.mailbox AND p.what = 'cards'"
@@ -144,7 +137,7 @@ def cards(db: sqlite3.Connection, copies: int) -> list[Todo]:
         " AND m.outgoing = 1)) ORDER BY b.contact, b.place",
         (copies, WINDOW, number),
     )
-    return [Todo(contact, "cards", number, places) for contact, _, places in _grouped(rows)]
+    return [Todo(contact, what, number, places) for contact, _, what, places in _grouped(rows)]
 
 
 def debts(db: sqlite3.Connection, copies: int) -> list[Debt]:
@@ -186,12 +179,20 @@ def _debt(db: sqlite3.Connection, contact: int, places: tuple[int, ...]) -> Debt
     return Debt(contact, places, acks, tuple(row[0] for row in owed), tuple(row[0] for row in read))
 
 
-def _grouped(rows: Iterable[sqlite3.Row]) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Gather rows ``(of what, mailbox, revision)`` by what they are of."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for of, mailbox, revision in rows:
-        groups.setdefault((of, revision), []).append(mailbox)
-    return [(of, revision, tuple(places)) for (of, revision), places in groups.items()]
+def _grouped(rows: Iterable[sqlite3.Row]) -> list[tuple[int, int, What, tuple[int, ...]]]:
+    """Gather rows ``(of what, mailbox, revision, kind)`` by what they are of."""
+    groups: dict[tuple[int, int, What], list[int]] = {}
+    for of, mailbox, revision, what in rows:
+        groups.setdefault((of, revision, what), []).append(mailbox)
+    return [(*of, tuple(places)) for of, places in groups.items()]
+
+
+def _of_messages(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Todo]:
+    found = []
+    for message, revision, what, places in _grouped(rows):
+        row = get(db, message)
+        found.append(Todo(row.contact, what, revision, places, row))
+    return found
 
 
 def put(db: sqlite3.Connection, now: int, drafts: Iterable[Draft]) -> int:

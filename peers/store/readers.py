@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 
 from peers.store import feed, messages
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 
 def begin(db: sqlite3.Connection, reader: str, contacts: Iterable[int]) -> None:

@@ -13,11 +13,12 @@ from typing import Final
 
 from keys.errors import KeysError
 from keys.invite import Invite, MailboxCard
-from peers.database import Schema, statements
+from peers.database import Schema
+from peers.database_file import statements
 from peers.store import contacts, feed, file_steps
 from peers.store.errors import NotAStore
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from peers.store.schema import SCHEMA
 from wire.peer_commands import CancelReason
 from wire.peer_mailboxes import is_token

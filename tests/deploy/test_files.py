@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,8 @@ import pytest
 
 from relay.limits import Limits
 from relay.settings import Settings, load
-from tests.deploy.proxies import DEPLOY, substituted
+from tests.deploy.proxies import DEPLOY
+from tests.deploy.services import check_closed, check_understood, unit_file
 from tests.support.clients import Clients, run_async
 from tests.support.flood import echo
 from tests.support.relay_process import ROOT, RelayProcess
@@ -98,39 +98,16 @@ def test_containers_have_no_rights_that_they_do_not_use() -> None:
     assert "python -m relay.healthcheck" in relay.replace('", "', " ")
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    path = tmp_path / "blindrelay.service"
-    path.write_text(substituted("blindrelay.service", ("/opt/blindrelay/bin/blindrelay", sys.executable)))
-    return path
-
-
-def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["systemd-analyze", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
+@pytest.mark.needs("systemd-analyze")
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    check_understood(unit_file("blindrelay", tmp_path))
 
 
 @pytest.mark.needs("systemd-analyze")
-def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
-    done = analyze("verify", "--man=no", str(unit))
-    # It also speaks of other units of the machine.
-    ours = [line for line in (done.stdout + done.stderr).splitlines() if "blindrelay" in line]
-    assert ours == []
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.needs("systemd-analyze")
-def test_systemd_finds_nothing_more_to_close(unit: Path) -> None:
-    done = analyze("security", "--offline=true", "--threshold=20", str(unit))
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_systemd_finds_nothing_more_to_close(tmp_path: Path) -> None:
+    found = check_closed(unit_file("blindrelay", tmp_path))
     for closed in ("MemoryDenyWriteExecute=", "NoNewPrivileges=", "ProtectSystem=", "PrivateUsers="):
-        assert re.search(rf"^✓ {closed} ", done.stdout, re.MULTILINE), closed
+        assert re.search(rf"^✓ {closed} ", found, re.MULTILINE), closed
 
 
 _PR_SET_MDWE, _PR_GET_MDWE, _REFUSE = 65, 66, 1

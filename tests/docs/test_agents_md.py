@@ -25,13 +25,12 @@ from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.chat.agent.session import Agent
 from tests.peers.chat.user import User
 from tests.support.clients import run_async
-from tests.support.relay_process import RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from peers.store.contacts import ContactRow
+    from tests.support.relay_process import RelayProcess
 
 DOCUMENT = (markdown.ROOT / "docs" / "agents.md").read_text()
 BLOCKS = markdown.blocks(DOCUMENT)
@@ -40,13 +39,6 @@ BLOCKS = markdown.blocks(DOCUMENT)
 def block(language: str, holds: str) -> str:
     [found] = ["\n".join(each.lines) for each in BLOCKS if each.language == language and holds in "\n".join(each.lines)]
     return found
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
 
 
 class Reader:

@@ -20,7 +20,7 @@ from peers.chat.views import contact_record, message_record
 from peers.profile import Profile, ProfileSettings
 from peers.store.contacts import ContactRow
 from peers.store.feed import Kind
-from peers.store.messages import MessageRow, State
+from peers.store.message_rows import MessageRow, State
 from tests.docs import markdown
 from tests.keys.known import BOB
 from tests.peers.chat.user import User

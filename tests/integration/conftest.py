@@ -28,11 +28,3 @@ def start_relay(tmp_path: Path) -> Iterator[Callable[..., RelayProcess]]:
         for relay in started:
             relay.process.kill()
             relay.process.wait()
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """A relay with the default limits, for all tests of a module."""
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()

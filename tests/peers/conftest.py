@@ -8,6 +8,7 @@ from tests.peers.carrier import conversation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +17,13 @@ def _close_stores() -> Iterator[None]:
     thousand, from where on select(2) fails, and with it whatever drives a terminal."""
     yield
     conversation.close_stores()
+
+
+@pytest.fixture
+def alice(tmp_path: Path) -> conversation.Person:
+    return conversation.Person(tmp_path / "alice", "Alice")
+
+
+@pytest.fixture
+def bob(tmp_path: Path) -> conversation.Person:
+    return conversation.Person(tmp_path / "bob", "Bob")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,7 @@ from keys.files import ServerKeys, read_server_keys, write_server_keys
 from keys.identity import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _LISTENS = re.compile(
@@ -207,3 +208,20 @@ class RelayProcess:
         loud = {record["event"] for record in self.records if record["level"] not in ("debug", "info")}
         assert loud - self._may_warn == self._warned, output
         assert killed or self.stopped
+
+
+@contextmanager
+def running_relay(directory: Path, **how: Any) -> Iterator[RelayProcess]:
+    """A relay that runs until the end of the block, which finds that nothing went wrong inside; it is gone in any case.
+
+    Args:
+        directory: made if it is missing.
+        how: as of :class:`RelayProcess`.
+    """
+    directory.mkdir(exist_ok=True)
+    running = RelayProcess(directory, **how)
+    try:
+        yield running
+        running.check()
+    finally:
+        running.kill()

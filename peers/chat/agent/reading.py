@@ -22,7 +22,7 @@ from peers.chat.views import stamp
 from peers.store import Connection, contacts, messages, readers
 from peers.store.contacts import ContactRow
 from peers.store.errors import NoSuchContact, NoSuchMessage
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 PAGE: Final = 50
 WAIT_MAX: Final = 600.0

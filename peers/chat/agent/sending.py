@@ -16,7 +16,7 @@ from peers.client import RelayRefused
 from peers.database import DatabaseError
 from peers.store import Connection, messages
 from peers.store.contacts import ContactRow
-from peers.store.messages import MessageRow, State
+from peers.store.message_rows import MessageRow, State
 
 DELIVERY_MAX: Final = 60.0
 ANSWER_MAX: Final = 3600.0

@@ -15,7 +15,7 @@ from peers.profile import ProfileError
 from peers.store import Connection, contacts, messages, status
 from peers.store.contacts import ContactRow
 from peers.store.errors import NoSuchContact, StoreError
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 UNDELIVERED_MAX: Final = 10_000
 """Messages that may wait for their recipients. Beyond that no lines are read, and whoever writes them waits: a program

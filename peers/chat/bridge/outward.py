@@ -19,7 +19,7 @@ from peers.chat.pipes import Output
 from peers.store import Connection, contacts, feed, messages
 from peers.store.contacts import ContactRow
 from peers.store.feed import Kind
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 CURSOR: Final = "bridge"
 _SHOWN: Final = frozenset({Kind.MESSAGE, Kind.STATE, Kind.EDITED, Kind.DELETED})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peers.store import Connection
     from peers.store.contacts import ContactRow
     from peers.store.file_rows import FileRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 group = typer.Typer(help="Send and receive files.")
 app.add_typer(group, name="file", rich_help_panel=TALK)

@@ -7,7 +7,7 @@ import typer
 
 from keys.invite import MailboxCard
 from peers.chat.commands.frame import DEFAULT_TIMEOUT, PROFILE, Call, NotInTime, TimeoutOption, UsageError, app, command
-from peers.chat.commands.typed import typed_token
+from peers.chat.commands.typed import TokenFileOption, TokenOption, typed_token
 from peers.chat.exits import Exit
 from peers.chat.text import clean_line
 
@@ -28,25 +28,12 @@ MailboxArgument = Annotated[
 ]
 
 
-TokenFileOption = Annotated[
-    str | None,
-    typer.Option(
-        "--token-file",
-        metavar="FILE",
-        help="Where the token is that the mailbox asks depositors for; - reads stdin.",
-        show_default=False,
-    ),
-]
-
-
 @command("add", group=group)
 def add(
     call: Call,
     card: Annotated[str, typer.Argument(metavar="CARD", help="M0…, which the operator of the mailbox gives out.")],
     token_file: TokenFileOption = None,
-    token: Annotated[
-        bool, typer.Option("--token", help="The mailbox asks depositors for a token: ask for it at the terminal.")
-    ] = False,
+    token: TokenOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
 ) -> int:
     """Have others leave their messages for you in a mailbox. Your contacts are told of it when they come online.
@@ -137,7 +124,10 @@ def remove(call: Call, mailbox: MailboxArgument) -> int:
 
 @command("status", group=group)
 def status(call: Call, timeout: TimeoutOption = DEFAULT_TIMEOUT) -> int:
-    """Look into your mailboxes now, pick up what is there, and tell how they stand."""
+    """Look into your mailboxes now, pick up what is there, and tell how they stand.
+
+    The exit status is 4 if one of them could not be looked into; all are listed.
+    """
 
     async def work(session: "Session") -> int:
         from peers.chat.commands.waiting import unwelcome_mailboxes
@@ -151,6 +141,8 @@ def status(call: Call, timeout: TimeoutOption = DEFAULT_TIMEOUT) -> int:
             call.out.warn(text)
         if ours and one is None:
             raise NotInTime(f"not all mailboxes were looked into within {timeout:g} s: is there a connection?")
+        if closed := [str(own.id) for own in ours if own.trouble]:
+            raise NotInTime(f"could not look into mailbox {', '.join(closed)}: the list tells why")
         return Exit.DONE
 
     return call.with_session(work)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from peers.database import Database
     from peers.store import Connection
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 IdArgument = Annotated[int, typer.Argument(metavar="ID", min=1, help="The number of a message, as history shows it.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="How many messages.")]

@@ -17,6 +17,7 @@ from peers.chat.commands.frame import (
     UsageError,
     command,
 )
+from peers.chat.commands.typed import TokenFileOption, TokenOption, typed_token
 from peers.chat.commands.yourself import is_carried
 from peers.chat.exits import Exit
 from peers.chat.text import clean_line
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from peers.database import Database
     from peers.store import Connection
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -40,11 +41,22 @@ def add(
         list[str] | None,
         typer.Option("--mailbox", metavar="M0…", help="A mailbox of theirs, as they told you; may be given again."),
     ] = None,
+    token_file: TokenFileOption = None,
+    token: TokenOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
 ) -> int:
-    """Add a contact by their invite, and introduce yourself to them."""
+    """Add a contact by their invite, and introduce yourself to them.
+
+    A token is that of the one --mailbox beside it. Of several mailboxes with tokens, add one after the other.
+    """
+    asks = token or token_file is not None
+    if asks and len(mailbox or ()) != 1:
+        raise UsageError("a token goes with one --mailbox: add the contact again for each further one")
+    if token_file == "-" and invite == "-":  # noqa: S105 - where it stands
+        raise UsageError("the invite and the token cannot both be read from stdin")
     parsed = Invite.parse(sys.stdin.read(65536) if invite == "-" else invite)
     cards = [MailboxCard.parse(each) for each in mailbox or ()]
+    shown = typed_token(token_file) if asks else b""
 
     async def work(session: "Session") -> int:
         from peers.chat.commands.waiting import within
@@ -58,7 +70,9 @@ def add(
             contacts.add, session.now(), parsed.public, nickname=parsed.nickname, label=name, origin="invite"
         )
         for card in cards:
-            await session.store.write(mailboxes.set_first, row.id, card)
+            await session.store.write(mailboxes.set_first, row.id, card, shown)
+        if shown and cards[0].url.startswith("http://"):
+            call.out.warn("the mailbox's address has no TLS: whoever sits between you and it can read the token")
         sent = row.knows_us
         try:
             if not sent:

@@ -67,7 +67,7 @@ def send(
     async def work(session: "Session") -> int:
         from peers.chat.commands.waiting import raise_why, standing, unwelcome_mailboxes, within
         from peers.chat.views import label, mailboxes, message_record
-        from peers.store.messages import State
+        from peers.store.message_rows import State
 
         contact = await session.contact(peer)
         message = await session.say(contact.id, words)
@@ -192,7 +192,7 @@ async def _until_signal(coroutine: "Coroutine[Any, Any, None]") -> "signal.Signa
 
 
 def _far_enough(wait: Wait | None) -> "Callable[[Standing], bool]":
-    from peers.store.messages import State
+    from peers.store.message_rows import State
 
     if wait is None:
         return lambda now: now.settled

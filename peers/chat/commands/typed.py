@@ -27,6 +27,18 @@ TextArgument = Annotated[
         show_default=False,
     ),
 ]
+TokenFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="Where the token is that the mailbox asks depositors for; - reads stdin.",
+        show_default=False,
+    ),
+]
+TokenOption = Annotated[
+    bool, typer.Option("--token", help="The mailbox asks depositors for a token: ask for it at the terminal.")
+]
 
 
 def typed_text(call: Call, text: str | None) -> str:

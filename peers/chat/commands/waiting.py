@@ -9,10 +9,10 @@ from peers.chat.commands.frame import NotInTime
 from peers.chat.session import Session
 from peers.chat.views import label, unwelcome
 from peers.client.errors import RelayRefused
-from peers.store import Connection, contacts, feed, files, mailboxes, messages, parcels
+from peers.store import Connection, contacts, feed, files, mailboxes, messages, parcels, unsettled
 from peers.store.contacts import ContactRow
 from peers.store.file_rows import FileRow
-from peers.store.messages import MessageRow, State
+from peers.store.message_rows import MessageRow, State
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def standing(message: int) -> Callable[[Connection], Standing]:
     def read(db: Connection) -> Standing:
         row = messages.get(db, message)
         connected = feed.connection(db)["state"] == "connected"
-        tries, leaving = messages.change_tries(db, message), parcels.pending(db, message)
+        tries, leaving = unsettled.change_tries(db, message), parcels.pending(db, message)
         return Standing(row, contacts.get(db, row.contact), connected, tries, leaving)
 
     return read

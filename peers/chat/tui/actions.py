@@ -19,7 +19,7 @@ from peers.chat.tui.invite import InviteSheet
 from peers.chat.tui.search import SearchDialog
 from peers.store import Connection, contacts, jobs, messages
 from peers.store.contacts import ContactRow
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 if TYPE_CHECKING:
     from peers.chat.tui.screen import ChatScreen

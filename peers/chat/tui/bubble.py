@@ -7,7 +7,7 @@ from textual.layout import WidgetPlacement
 from textual.widget import Widget
 
 from peers.chat.tui import show
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 OURS: Final = "-ours"
 """The class of what stands at the right."""

@@ -22,7 +22,7 @@ from peers.chat.tui.bubble import OURS, Bubble, Line, at_right
 from peers.chat.tui.kept import KeptScroll
 from peers.chat.tui.pages import PAGE, Page
 from peers.database import Database, DatabaseError
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 MOST: Final = 4 * PAGE
 """Messages that are mounted at most."""

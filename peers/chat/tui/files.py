@@ -15,7 +15,7 @@ from peers.chat.tui.path_dialog import PathDialog
 from peers.store import files
 from peers.store.errors import NoSuchMessage
 from peers.store.files import FileRow
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 _BAR: Final = 16
 """Cells of a progress bar, so that it and its numbers fit into a narrow conversation."""

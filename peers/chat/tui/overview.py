@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from peers.store import contacts, feed, messages
 from peers.store.contacts import ContactRow
 from peers.store.errors import NoSuchContact
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from peers.store import messages
 from peers.store.errors import NoSuchMessage
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 PAGE: Final = 40
 """Messages that are read and mounted in one go: enough for most screens, and quick."""

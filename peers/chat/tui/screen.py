@@ -31,7 +31,7 @@ from peers.chat.tui.status import status_line
 from peers.database import DatabaseError
 from peers.store import feed, messages
 from peers.store.feed import EventRow, Kind
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 _CHANGES: Final = (Kind.STATE, Kind.EDITED, Kind.DELETED, Kind.FILE)
 _KEYS: Final = "F1 help · Ctrl+P commands · Ctrl+Q quit"

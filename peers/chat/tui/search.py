@@ -17,7 +17,7 @@ from peers.chat.tui import show
 from peers.chat.tui.dialogs import Dialog, reason
 from peers.database import Database, DatabaseError
 from peers.store import messages
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 _LIMIT: Final = 100
 _PAUSE: Final = 0.08

@@ -13,7 +13,7 @@ from textual.content import Content
 
 from peers.chat.text import clean, clean_line
 from peers.store.contacts import ContactRow
-from peers.store.messages import MessageRow
+from peers.store.message_rows import MessageRow
 
 CHARACTERS: Final = 2000
 """Characters of a message that a bubble shows; more are shown on demand, in a view that draws what is seen alone."""

@@ -10,7 +10,7 @@ from keys.identity import Identity
 from keys.invite import RelayCard
 from peers.carrier import Carrier, CarrierOptions
 from peers.store import contacts, messages, open_store
-from peers.store.messages import State
+from peers.store.message_rows import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from peers.database import Database
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
     from tests.support.cutting import CuttingProxy
     from tests.support.relay_process import RelayProcess
 

@@ -9,9 +9,9 @@ import pytest
 from peers.carrier import CarrierOptions, outgoing
 from peers.carrier.carrier import Carrier
 from peers.client import ClientOptions, RelayClient
-from peers.store import contacts, feed, messages
+from peers.store import contacts, feed, messages, unsettled
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.conversation import Person
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.support.clients import run_async
@@ -95,7 +95,7 @@ async def test_read_marks_wait_for_a_relay_that_does_not_answer_in_time(
         monkeypatch.setattr(RelayClient, "barrier", slow)
         await alice.store.write(messages.mark_read, alice.now(), to_bob.id, got.id)
         await bob.until(messages.get, lambda row: row.state == State.READ, said.id)
-        await alice.until(messages.changes_to_send, lambda rows: not rows, to_bob.id, 10)
+        await alice.until(unsettled.changes_to_send, lambda rows: not rows, to_bob.id, 10)
         assert asked > 2
         await alice.until_delivered(await alice.says(to_bob, "I have."))
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from peers.carrier import CarrierOptions
 from peers.client import ClientOptions
-from peers.store import contacts, feed, jobs, messages
+from peers.store import contacts, feed, jobs, messages, unsettled
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.conversation import Person
 from tests.support.clients import run_async
 from tests.support.cutting import CuttingProxy
@@ -17,7 +17,7 @@ from tests.support.relay_process import RelayProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 FAST = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2))
 
@@ -49,7 +49,7 @@ async def test_edits_and_deletions_arrive_once_and_are_settled(relay: RelayProce
         await alice.store.write(messages.edit, alice.now(), said[0].id, "uno")
         await alice.store.write(messages.edit, alice.now(), said[0].id, "eins")
         await alice.store.write(messages.delete, alice.now(), said[1].id, for_both=True)
-        await alice.until(messages.changes_to_send, lambda rows: not rows, to_bob.id, 10)
+        await alice.until(unsettled.changes_to_send, lambda rows: not rows, to_bob.id, 10)
         assert await bob.heard(to_alice) == ["eins", "three"]
         assert (await alice.store.read(contacts.get, to_bob.id)).extended
 
@@ -63,12 +63,12 @@ async def test_what_is_written_before_anybody_is_there_arrives_in_order(
     async with alice.at(relay):
         said = [await alice.says(to_bob, text) for text in texts]
         await alice.until(feed.connection, lambda state: state["state"] == "connected")
-        rows = await alice.store.read(messages.to_send, to_bob.id, 1000)
+        rows = await alice.store.read(unsettled.to_send, to_bob.id, 1000)
         assert [row.state for row in rows] == [State.QUEUED] * 300
         async with bob.at(relay):
             await alice.until_delivered(said[-1])
             assert await bob.heard(await bob.knows(alice)) == texts
-    assert not await alice.store.read(messages.contacts_to_send)
+    assert not await alice.store.read(unsettled.contacts_to_send)
 
 
 @run_async
@@ -147,7 +147,7 @@ async def test_the_network_fails_again_and_again(relay: RelayProcess, alice: Per
         await alice.until_delivered(last[0])
         await bob.until_delivered(last[1])
         for person in (alice, bob):
-            await person.until(messages.contacts_to_send, lambda waiting: not waiting)
+            await person.until(unsettled.contacts_to_send, lambda waiting: not waiting)
         assert network.connections > 4
     assert sorted(await bob.heard(to_alice), key=lambda text: int(text[1:])) == [f"a{n}" for n in range(60)]
     assert sorted(await alice.heard(to_bob), key=lambda text: int(text[1:])) == [f"b{n}" for n in range(60)]

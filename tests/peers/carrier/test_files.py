@@ -13,7 +13,7 @@ from peers.client import ClientOptions
 from peers.store import contacts, feed, files, messages
 from peers.store.errors import NoSuchMessage
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.moving import CHUNK, MIB, arrived, left, make, offer, theirs, until_over, until_removed
 from tests.support.clients import run_async
 from wire.peer_commands import CancelReason

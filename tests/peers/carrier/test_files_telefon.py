@@ -15,7 +15,7 @@ from peers.carrier.departure import Departure
 from peers.client import ClientOptions
 from peers.store import contacts, feed, file_rows, files, messages
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.carrier.moving import CHUNK, MIB, left, make, offer, until_over, until_removed
 from tests.peers.carrier.scripted_peer import ScriptedPeer

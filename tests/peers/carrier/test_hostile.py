@@ -15,9 +15,9 @@ from peers.carrier import CarrierOptions, incoming
 from peers.carrier import carrier as carrier_module
 from peers.client import ClientOptions, RelayClient
 from peers.database import DatabaseError
-from peers.store import contacts, feed, file_rows, messages
+from peers.store import contacts, feed, file_rows, messages, unsettled
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.moving import MIB, arrived, make, offer
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.support.clients import run_async
@@ -151,7 +151,7 @@ async def test_a_relay_that_is_slow_to_answer_ends_nothing(
         await timed_out.wait()
         his.thaw()
         await alice.until(messages.get, lambda row: row.state == State.READ, said.id)
-        await bob.until(messages.changes_to_send, lambda rows: not rows, to_alice.id, 10)
+        await bob.until(unsettled.changes_to_send, lambda rows: not rows, to_alice.id, 10)
 
 
 @run_async

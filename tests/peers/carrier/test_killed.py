@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from keys.invite import RelayCard
-from peers.store import feed, messages
+from peers.store import feed, messages, unsettled
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier import killed
 from tests.peers.carrier.conversation import WAIT, Person
 from tests.support.clients import run_async
@@ -44,7 +44,7 @@ async def stop(process: ForkServerProcess) -> None:
 async def settle(sender: Person, receiver: Person) -> None:
     """Wait until both sides agree that all was said."""
     for person in (sender, receiver):
-        await person.until(messages.contacts_to_send, lambda waiting: not waiting)
+        await person.until(unsettled.contacts_to_send, lambda waiting: not waiting)
 
 
 async def check(alice: Person, bob: Person, said: list[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,16 +13,14 @@ from keys.contact import Contact
 from keys.deposit import seal_deposit
 from keys.identity import Identity
 from keys.primitives import random_bytes
-from peers.carrier import CarrierOptions
-from peers.carrier.options import MailOptions
-from peers.client import ClientOptions
-from peers.dropping import Depositor, DroppingOptions
+from peers.dropping import Depositor
 from peers.dropping.by_http import HttpWay
 from peers.mailbox.price import PriceList
 from peers.mailbox.rules import AccessRule, token_digest
-from peers.store import contacts, feed, mailboxes, messages, owing, parcels
+from peers.store import contacts, feed, mailboxes, messages, owing, parcels, unsettled
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
+from tests.peers.carrier.post_boxes import DROPPING, FAST, MAIL, acquainted, all_left, meet, until_left, uses
 from tests.peers.carrier.scripted_peer import ScriptedPeer
 from tests.peers.dropping.boxes import HttpBox, RelayBox
 from tests.peers.mailbox.lab import limits
@@ -36,51 +34,8 @@ from wire.peer_mailboxes import Acks, Listed, Mailboxes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
     from tests.peers.carrier.conversation import Person
     from wire.commands import Body
-
-DROPPING: Final = DroppingOptions(timeout=10.0)
-MAIL: Final = MailOptions(
-    dropping=DROPPING,
-    patience=0.2,
-    every=3600.0,
-    awaiting=0.2,
-    linger=0.05,
-    backoff_min=0.05,
-    backoff_max=0.4,
-    full=0.2,
-)
-FAST: Final = CarrierOptions(client=ClientOptions(backoff_min=0.02, backoff_max=0.2), mail=MAIL)
-
-
-async def uses(person: Person, *boxes: HttpBox | RelayBox) -> None:
-    for box in boxes:
-        await person.store.write(mailboxes.add_own, person.now(), box.card)
-
-
-async def meet(relay: RelayProcess, alice: Person, bob: Person) -> tuple[ContactRow, ContactRow]:
-    """They talk once, and so learn of each other's mailboxes."""
-    to_bob = await alice.adds(bob)
-    async with alice.at(relay, FAST), bob.at(relay, FAST):
-        await alice.until_delivered(await alice.says(to_bob, "first"))
-        to_alice = await bob.knows(alice)
-        await bob.until_delivered(await bob.says(to_alice, "hello"))
-        for person in (alice, bob):
-            await person.until(mailboxes.to_tell, lambda waiting: not waiting)
-    return to_bob, to_alice
-
-
-async def until_left(person: Person, message: MessageRow, boxes: int = 1) -> MessageRow:
-    return await person.until(messages.get, lambda row: row.left >= boxes, message.id)
-
-
-async def all_left(person: Person) -> None:
-    """Wait until all that they owe and all that they read is told, by mailboxes."""
-    await person.until(owing.creditors, lambda waiting: not waiting)
-    await person.until(lambda db: db.execute("SELECT * FROM changes").fetchall(), lambda rows: not rows)
-    await person.until(parcels.busy, lambda waiting: not waiting)
 
 
 @run_async
@@ -122,9 +77,7 @@ async def test_a_message_waits_in_every_mailbox_and_its_ticks_come_back(
 async def test_over_the_relay_nobody_sees_who_leaves(
     relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path
 ) -> None:
-    async with RelayBox(tmp_path / "box", relay) as box:
-        await uses(bob, box)
-        to_bob, to_alice = await meet(relay, alice, bob)
+    async with acquainted(relay, alice, bob, RelayBox(tmp_path / "box", relay)) as (box, to_bob, to_alice):
         async with alice.at(relay, FAST):
             await until_left(alice, await alice.says(to_bob, "by the relay"))
         async with bob.at(relay, FAST):
@@ -197,9 +150,7 @@ async def test_one_mailbox_is_down_and_one_lost_its_disk(
 async def test_what_is_edited_or_deleted_is_replaced_and_dropped(
     relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path
 ) -> None:
-    async with HttpBox(tmp_path / "box") as box:
-        await uses(bob, box)
-        to_bob, to_alice = await meet(relay, alice, bob)
+    async with acquainted(relay, alice, bob, HttpBox(tmp_path / "box")) as (box, to_bob, to_alice):
         async with alice.at(relay, FAST):
             said = [await alice.says(to_bob, text) for text in ("old words", "regretted", "kept")]
             for message in said:
@@ -231,7 +182,7 @@ async def test_an_edit_of_what_arrived_comes_by_mailbox(
             await bob.until(messages.received, lambda rows: rows[0].text == "second thoughts", to_alice.id)
             await all_left(bob)
         async with alice.at(relay, FAST):
-            await alice.until(messages.changes_to_send, lambda rows: not rows, to_bob.id, 10)
+            await alice.until(unsettled.changes_to_send, lambda rows: not rows, to_bob.id, 10)
             await alice.until(_parcels, lambda rows: not rows)
 
 
@@ -239,9 +190,7 @@ async def test_an_edit_of_what_arrived_comes_by_mailbox(
 async def test_what_arrives_by_the_relay_is_dropped(
     relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path
 ) -> None:
-    async with HttpBox(tmp_path / "box") as box:
-        await uses(bob, box)
-        to_bob, to_alice = await meet(relay, alice, bob)
+    async with acquainted(relay, alice, bob, HttpBox(tmp_path / "box")) as (box, to_bob, to_alice):
         async with alice.at(relay, FAST):
             said = await alice.says(to_bob, "either way")
             await until_left(alice, said)
@@ -341,9 +290,7 @@ async def test_a_token_that_changed_is_told_by_mailbox_and_tried_at_once(
 async def test_what_is_said_while_a_mailbox_is_let_go_of_is_left(
     relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with HttpBox(tmp_path / "box") as box:
-        await uses(bob, box)
-        to_bob, _ = await meet(relay, alice, bob)
+    async with acquainted(relay, alice, bob, HttpBox(tmp_path / "box")) as (_box, to_bob, _):
         closing, go_on = asyncio.Event(), asyncio.Event()
         rest = Depositor.rest
         rests = itertools.count(1)
@@ -397,15 +344,15 @@ async def test_a_stamp_is_paid_by_the_mailboxs_clock_and_only_if_cheap(
 async def test_a_relay_that_is_down_holds_up_nothing(
     relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path
 ) -> None:
-    async with HttpBox(tmp_path / "box") as box:
-        await uses(bob, box)
-        to_bob, to_alice = await meet(relay, alice, bob)
-        async with CuttingProxy(relay.port, relay.public) as network:
-            network.shut()
-            async with alice.at(network, FAST):
-                await until_left(alice, await alice.says(to_bob, "no relay"))
-            async with bob.at(network, FAST):
-                await bob.until(messages.received, lambda rows: rows[-1].text == "no relay", to_alice.id)
+    async with (
+        acquainted(relay, alice, bob, HttpBox(tmp_path / "box")) as (_, to_bob, to_alice),
+        CuttingProxy(relay.port, relay.public) as network,
+    ):
+        network.shut()
+        async with alice.at(network, FAST):
+            await until_left(alice, await alice.says(to_bob, "no relay"))
+        async with bob.at(network, FAST):
+            await bob.until(messages.received, lambda rows: rows[-1].text == "no relay", to_alice.id)
 
 
 @run_async

@@ -18,7 +18,7 @@ from peers.dropping.by_http import HttpWay
 from peers.store import feed, mailboxes, messages
 from peers.store.feed import Kind
 from tests.peers.carrier.conversation import Person
-from tests.peers.carrier.test_mailboxes import DROPPING, FAST, MAIL, meet, until_left, uses
+from tests.peers.carrier.post_boxes import DROPPING, FAST, MAIL, acquainted, meet, until_left, uses
 from tests.peers.dropping.boxes import HttpBox, RelayBox
 from tests.peers.mailbox.lab import limits
 from tests.support.clients import run_async
@@ -48,9 +48,7 @@ class Forgetful(HttpBox):
 async def test_a_mailbox_that_keeps_things_for_no_time_is_not_asked_again_and_again(
     relay: RelayProcess, alice: Person, bob: Person, tmp_path: Path
 ) -> None:
-    async with Forgetful(tmp_path / "box") as box:
-        await uses(bob, box)
-        to_bob, _ = await meet(relay, alice, bob)
+    async with acquainted(relay, alice, bob, Forgetful(tmp_path / "box")) as (box, to_bob, _):
         async with alice.at(relay, FAST):
             for text in ("a", "b", "c"):
                 await until_left(alice, await alice.says(to_bob, text))

@@ -12,10 +12,10 @@ import pytest
 from keys.invite import RelayCard
 from peers.store import contacts, feed, mailboxes, messages, owing, parcels
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier import killed
 from tests.peers.carrier.conversation import WAIT, Person
-from tests.peers.carrier.test_mailboxes import FAST, MAIL
+from tests.peers.carrier.post_boxes import FAST, MAIL
 from tests.peers.dropping.boxes import HttpBox
 from tests.peers.mailbox.lab import limits
 from tests.support.clients import run_async

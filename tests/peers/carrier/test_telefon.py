@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from keys.identity import Identity
 from peers.carrier import CarrierOptions
-from peers.store import contacts, feed, messages
+from peers.store import contacts, feed, messages, unsettled
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.telefon import Telefon, uuid
 from tests.support.clients import Clients, run_async
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from keys.identity import PublicIdentity
     from tests.peers.carrier.conversation import Person
     from tests.support.relay_process import RelayProcess
 
@@ -25,12 +29,21 @@ async def added(alice: Person, theirs: Identity) -> int:
     return row.id
 
 
-@run_async
-async def test_texts_both_ways_with_their_acknowledgements(relay: RelayProcess, alice: Person) -> None:
+@asynccontextmanager
+async def talking(
+    relay: RelayProcess, alice: Person, options: CarrierOptions | None = None
+) -> AsyncIterator[tuple[Telefon, PublicIdentity, int]]:
+    """A client of the web app whom Alice has as a contact, and herself, both at the relay: the client, her keys, its
+    row."""
     theirs, ours = Identity.generate(), alice.keys.identity.public
     contact = await added(alice, theirs)
-    async with Clients(relay) as clients, alice.at(relay):
-        app = await Telefon.open(clients, theirs, ours)
+    async with Clients(relay) as clients, alice.at(relay, options):
+        yield await Telefon.open(clients, theirs, ours), ours, contact
+
+
+@run_async
+async def test_texts_both_ways_with_their_acknowledgements(relay: RelayProcess, alice: Person) -> None:
+    async with talking(relay, alice) as (app, ours, contact):
         said = await alice.store.write(messages.compose, alice.now(), contact, "hello ☺")
         assert await app.next() == (TEXT, said.uuid + "hello ☺".encode())
         assert app.introduced == [ours]
@@ -46,7 +59,7 @@ async def test_texts_both_ways_with_their_acknowledgements(relay: RelayProcess, 
         assert got.text == "привет"
         await alice.store.write(messages.mark_read, alice.now(), contact, got.id)
         assert await app.next() == (READ, theirs_uuid)
-        await alice.until(messages.changes_to_send, lambda rows: not rows, contact, 10)
+        await alice.until(unsettled.changes_to_send, lambda rows: not rows, contact, 10)
 
 
 @run_async
@@ -68,10 +81,7 @@ async def test_what_was_not_acknowledged_is_sent_again_when_they_come_back(relay
 
 @run_async
 async def test_what_was_not_acknowledged_in_time_is_sent_again(relay: RelayProcess, alice: Person) -> None:
-    theirs, ours = Identity.generate(), alice.keys.identity.public
-    contact = await added(alice, theirs)
-    async with Clients(relay) as clients, alice.at(relay, CarrierOptions(resend=0.2)):
-        app = await Telefon.open(clients, theirs, ours)
+    async with talking(relay, alice, CarrierOptions(resend=0.2)) as (app, ours, contact):
         await app.introduce(ours, "Tele")
         await app.send(ours, READ, uuid())  # of nothing that we said
         said = await alice.store.write(messages.compose, alice.now(), contact, "hello")
@@ -111,10 +121,7 @@ async def test_their_edits_and_deletions_work_on_their_own_messages_alone(relay:
 @run_async
 async def test_a_packet_that_is_played_again_does_nothing(relay: RelayProcess, alice: Person) -> None:
     """What a malicious relay can do. All of these packets are genuine."""
-    theirs, ours = Identity.generate(), alice.keys.identity.public
-    contact = await added(alice, theirs)
-    async with Clients(relay) as clients, alice.at(relay):
-        app = await Telefon.open(clients, theirs, ours)
+    async with talking(relay, alice) as (app, ours, contact):
         app.knows(ours)
         one = uuid()
         text = await app.send(ours, TEXT, one + b"first words")
@@ -139,10 +146,7 @@ async def test_a_packet_that_is_played_again_does_nothing(relay: RelayProcess, a
 
 @run_async
 async def test_a_deleted_message_does_not_come_back(relay: RelayProcess, alice: Person) -> None:
-    theirs, ours = Identity.generate(), alice.keys.identity.public
-    contact = await added(alice, theirs)
-    async with Clients(relay) as clients, alice.at(relay):
-        app = await Telefon.open(clients, theirs, ours)
+    async with talking(relay, alice) as (app, ours, contact):
         app.knows(ours)
         one = uuid()
         text = await app.send(ours, TEXT, one + b"regretted")
@@ -157,16 +161,13 @@ async def test_a_deleted_message_does_not_come_back(relay: RelayProcess, alice: 
 @run_async
 async def test_our_changes_are_told_a_bounded_number_of_times(relay: RelayProcess, alice: Person) -> None:
     """Telefon acknowledges neither edits nor deletions."""
-    theirs, ours = Identity.generate(), alice.keys.identity.public
-    contact = await added(alice, theirs)
-    async with Clients(relay) as clients, alice.at(relay, CarrierOptions(resend=0.1)):
-        app = await Telefon.open(clients, theirs, ours)
+    async with talking(relay, alice, CarrierOptions(resend=0.1)) as (app, ours, contact):
         said = await alice.store.write(messages.compose, alice.now(), contact, "words")
         assert (await app.next())[0] == TEXT
         await app.send(ours, DELIVERED, said.uuid)
         await alice.until_delivered(said)
         await alice.store.write(messages.edit, alice.now(), said.id, "other words")
-        await alice.until(messages.changes_to_send, lambda rows: not rows, contact, 10)
+        await alice.until(unsettled.changes_to_send, lambda rows: not rows, contact, 10)
         await alice.store.write(messages.delete, alice.now(), said.id, for_both=True)
         told = [await app.next()]
         while told[-1][0] != DELETE:

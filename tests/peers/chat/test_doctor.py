@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 CHECKS = ["versions", "environment", "profile", "keys", "store", "disk", "carrier", "dns", "tcp", "tls", "info"]
 
 
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
     return environment(tmp_path / "home")

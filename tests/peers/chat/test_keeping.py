@@ -8,23 +8,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from keys.invite import RelayCard
 from peers.chat.exits import Exit
 from tests.peers.chat.profiles import environment, make_profile
 from tests.support.relay_process import ROOT, RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
 
 
 def chat(home: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -124,6 +124,8 @@ def test_messages_for_somebody_who_is_offline(
         boxes["two"].card.url: False,
         boxes["three"].card.url: True,
     }
+    unreached = next(each["mailbox"] for each in status.records if each["trouble"])
+    assert (status.status, f"could not look into mailbox {unreached}:" in status.err) == (4, True)
     assert sum(each["picked_up"] for each in status.records) >= 2
 
     # Her ticks come back though they have not been there together since.
@@ -166,6 +168,30 @@ def test_somebody_who_was_never_met(
     bob.does("mailbox", "add", box.card.text)
     [contact] = bob.does("contacts", "--json").records
     assert (contact["label"], contact["trust"], contact["unread"]) == ("Alice", "unverified", 1)
+
+
+def test_somebody_who_was_never_met_and_whose_mailbox_asks_for_a_token(
+    relay: RelayProcess, user: Callable[[str], User], served: Served, tmp_path: Path
+) -> None:
+    alice, bob = user("alice"), user("bob")
+    alice.joins(relay)
+    invite = bob.joins(relay)
+    box, further = (
+        served.box(tmp_path / "box", AccessRule(tokens=(token_digest(TOKEN),))),
+        served.box(tmp_path / "more"),
+    )
+    for arguments in (
+        ("add", invite, "--token-file", "-"),
+        ("add", invite, "--mailbox", box.card.text, "--mailbox", further.card.text, "--token-file", "-"),
+        ("add", "-", "--mailbox", box.card.text, "--token-file", "-"),
+    ):
+        refused = alice.run(*arguments, stdin=TOKEN)
+        assert (refused.status, "token" in refused.err) == (2, True)
+    assert alice.does("contacts", "--json").records == []
+    added = alice.does("add", invite, "--mailbox", box.card.text, "--token-file", "-", "--json", stdin=TOKEN)
+    assert "whoever sits between you and it can read the token" in added.err
+    assert TOKEN.decode() not in added.out + added.err
+    assert alice.does("send", "bob", "hello", "--json").record["state"] == "left"
 
 
 def test_cards_that_are_none(relay: RelayProcess, user: Callable[[str], User]) -> None:

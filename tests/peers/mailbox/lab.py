@@ -13,7 +13,7 @@ from keys.stamp import NO_STAMP
 from peers.mailbox.core import Caller, Mailbox
 from peers.mailbox.price import PriceList
 from peers.mailbox.quotas import Rate
-from peers.mailbox.rules import AccessRule, Limits
+from peers.mailbox.rules import AccessRule, Limits, Refused
 from peers.mailbox.sqlite_store import SqliteStore
 from wire import mailbox_answers as answers
 from wire import mailbox_commands as asks
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from peers.mailbox.clock import Moment
     from peers.mailbox.store import Store
+    from wire.mailbox_codes import Reason
 
 START: Final = 1_700_000_000_000
 ALICE: Final = Identity(b"a" * 32, b"A" * 32)
@@ -150,3 +151,12 @@ def check_sums(path: Path) -> None:
         twice = "SELECT count(*) FROM items GROUP BY recipient, {} HAVING count(*) > 1"
         for column in ("number", "drop_digest"):
             assert db.execute(twice.format(column)).fetchall() == []
+
+
+async def refusal(box: Box, request: asks.Deposit, caller: Caller | None = None) -> Reason | None:
+    """Deposit, and return why it was refused; None if it was not."""
+    try:
+        await box.deposit(request, caller)
+    except Refused as refused:
+        return refused.reason
+    return None

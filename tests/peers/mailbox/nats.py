@@ -94,7 +94,7 @@ class Nats:
     def settings(self, name: object = "", **changed: Any) -> JetStreamSettings:
         """Settings for a stream of its own for each name."""
         stream = "T" + hashlib.sha256(str(name).encode()).hexdigest()[:16]
-        usual = JetStreamSettings((self.url,), stream=stream, prefix=f"box.{stream}", require_sync=False)
+        usual = JetStreamSettings(self.url, stream=stream, prefix=f"box.{stream}", require_sync=False)
         return replace(usual, **changed)
 
     async def open(self, name: object, limits: Limits, **changed: Any) -> JetStreamStore:

@@ -82,6 +82,9 @@ def test_keygen_makes_keys_once_and_prints_the_cards(home: Path, capsys: pytest.
 
 
 def test_without_keys_or_a_way(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["keygen"]) == 2
+    assert "nobody could reach it: set relay (BLINDRELAY_MAILBOX_RELAY)" in capsys.readouterr().err
+    assert not home.exists()
     assert program.main(["card", *flags(**BOTH)]) == 2
     assert "`blindrelay-mailbox keygen` makes it" in capsys.readouterr().err
     mint(home)
@@ -137,6 +140,24 @@ def test_limits_are_those_of_the_core_and_can_all_be_set(home: Path) -> None:
 def test_what_cannot_be_used_is_said_with_its_name(home: Path, given: dict[str, str], said: str) -> None:
     with pytest.raises(BadSettings, match=re.escape(said)):
         settings(home, **given)
+
+
+def test_values_that_contradict_each_other_are_told_with_their_places(home: Path) -> None:
+    home.mkdir()
+    (home / "mailbox.toml").write_text("[limits]\nprice_most = 3\nttl_max = 60\n[nats]\nreplicas = 2\n")
+    price = "BLINDRELAY_MAILBOX_LIMITS_PRICE_BASE"
+    environ = {"BLINDRELAY_MAILBOX_DATA_DIR": str(home), price: "4"}
+    with pytest.raises(BadSettings) as told:
+        load({}, environ)
+    assert str(told.value).splitlines() == [
+        f"limits.price_base ({price}), limits.price_most ({home}/mailbox.toml): "
+        "prices go from 0 to 30 bits, and the lowest is not above the highest",
+        f"nats.replicas ({home}/mailbox.toml): 1, 3 or 5",
+    ]
+    with pytest.raises(BadSettings, match=r"^limits\.ttl, limits\.ttl_max \(.*mailbox\.toml\): the usual ttl"):
+        load({"limits.price_base": "3", "nats.replicas": "1"}, environ)
+    with pytest.raises(BadSettings, match=r"^nats\.certificate, nats\.key \(--nats\.key\): both or none$"):
+        load({"limits.price_base": "3", "nats.replicas": "1", "limits.ttl": "60", "nats.key": "k"}, environ)
 
 
 def test_variables_files_and_flags(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,8 +285,11 @@ def test_recipients(tmp_path: Path) -> None:
     path.write_text(f"{BOB.public.x_pub.hex()}\nK0broken\n{'00' * 32}\nwho\n")
     with pytest.raises(BadSettings) as told:
         read_recipients(path)
-    assert [line.partition(" of")[0] for line in str(told.value).splitlines()] == [
-        f"recipients: line {number}" for number in (2, 3, 4)
+    assert str(told.value).splitlines() == [
+        f"recipients: line 2 of {path} begins as an invite and is none that can be used: "
+        "an invite that is cut short: copy the whole of it",
+        f"recipients: line 3 of {path} has 64 hex digits that can be nobody's key: copy it again",
+        f"recipients: line 4 of {path} is neither an invite K0… nor a key of 64 hex digits",
     ]
     assert "broken" not in str(told.value)
     with pytest.raises(BadSettings, match="cannot read"):
@@ -348,18 +372,3 @@ def test_without_its_extra_it_says_so(home: Path) -> None:
     assert "'.[mailbox]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not json.dumps(done.stdout).count("M0")
-
-
-def test_a_reader_who_has_enough_is_no_failure_to_be_traced(home: Path) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "peers.mailbox", "config", "template"],
-        cwd=ROOT,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (1, "")

@@ -115,14 +115,14 @@ def test_settings_reach_the_store(tmp_path: Path) -> None:
         "nats.overwrite": "false",
     }
     settings = load({}, {f"BLINDRELAY_MAILBOX_{key.upper().replace('.', '_')}": value for key, value in given.items()})
-    assert settings.settings.nats.stream_settings() == JetStreamSettings(
-        ("tls://a:4222", "tls://b:4222"),
+    assert settings.settings.nats == JetStreamSettings(
+        "tls://a:4222,tls://b:4222",
         credentials=tmp_path / "box.creds",
-        tls_ca=tmp_path / "ca.pem",
+        ca=tmp_path / "ca.pem",
         replicas=3,
         max_bytes=1_000_000,
         overwrite=False,
-        monitoring=("http://a:8222", "http://b:8222", "http://c:8222"),
+        monitoring="http://a:8222,http://b:8222,http://c:8222",
     )
 
 

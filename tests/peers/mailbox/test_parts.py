@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keys.stamp import BITS_MAX
+from peers.mailbox import unmarked
 from peers.mailbox.clock import FASTEST, SLOWEST, MailboxClock
 from peers.mailbox.leases import Leases
 from peers.mailbox.once import UsedOnce
@@ -26,7 +27,9 @@ from peers.mailbox.rules import (
     expiry,
     token_digest,
 )
+from peers.mailbox.store import StoreFull
 from tests.keys.known import NOT_CANONICAL_X
+from tests.support.clients import run_async
 from wire.mailbox_codes import Access, ItemKind, Reason
 
 # --- The clock --------------------------------------------------------------------------------------------------------
@@ -329,3 +332,27 @@ def test_keys_and_sizes_that_are_none() -> None:
     assert refused(check_size, deposit, 1 << 18, limits) is Reason.TOO_BIG
     assert refused(check_size, envelope, 1025, limits) is None
     assert refused(check_size, envelope, (1 << 16) + 1, limits) is Reason.TOO_BIG
+
+
+# --- Refusals that could not be written down --------------------------------------------------------------------------
+
+
+@run_async
+async def test_what_could_not_be_written_down_is_once_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unmarked, "_MOST", 2)
+    waiting = unmarked.Unmarked()
+    for number, recipient in enumerate((b"a", b"b", b"c")):
+        waiting.add(recipient, number)
+    written: list[tuple[bytes, int]] = []
+
+    async def mark(recipient: bytes, when: int) -> None:
+        if recipient == b"b" and len(written) == 1:
+            written.append((b"full", 0))
+            raise StoreFull("no room")
+        written.append((recipient, when))
+
+    with pytest.raises(StoreFull):
+        await waiting.write(mark)
+    await waiting.write(mark)
+    await waiting.write(mark)
+    assert written == [(b"a", 0), (b"full", 0), (b"b", 1)]

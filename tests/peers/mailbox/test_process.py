@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,12 @@ from keys.identity import Identity
 from keys.invite import RelayCard
 from keys.stamp import NO_STAMP, mint_stamp
 from peers.client import Introduction, PeerPacket, RelayClient
+from peers.mailbox.keyfile import mint
 from tests.integration.test_secrecy_process import find_spelling
 from tests.peers.mailbox.lab import ALICE, BOB, asked, check_sums, contents
 from tests.peers.mailbox.running import MailboxProcess
 from tests.support.clients import WAIT, run_async
-from tests.support.relay_process import RelayProcess
+from tests.support.relay_process import ROOT, RelayProcess, running_relay
 from wire import mailbox_answers as answers
 from wire import mailbox_commands as asks
 from wire.inner import Inner, parse_inner
@@ -48,15 +51,8 @@ UNLIMITED = {
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[RelayProcess]:
-    directory = tmp_path / "relay"
-    directory.mkdir()
-    running = RelayProcess(directory, limits=UNLIMITED)
-    try:
+    with running_relay(tmp_path / "relay", limits=UNLIMITED) as running:
         yield running
-        running.check()
-    finally:
-        running.process.kill()
-        running.process.wait()
 
 
 @asynccontextmanager
@@ -329,6 +325,46 @@ async def test_tokens_and_recipients_are_read_again_at_sighup(tmp_path: Path) ->
         assert (await box.logged("reloaded"))["recipients"] == 2
         assert isinstance(await http.says(asked(1, ALICE)), answers.Kept)
         await box.stop()
+
+
+_HANGUP_WHILE_OPENING = """
+import os, signal, sys
+from pathlib import Path
+from peers.mailbox import process
+from peers.mailbox.__main__ import main
+from peers.mailbox.process import open_store
+
+async def opening(settings, *rest):
+    settings.recipients.write_text(os.environ["SERVED_LATER"])
+    os.kill(os.getpid(), signal.SIGHUP)
+    return await open_store(settings, *rest)
+
+process.open_store = opening
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+def test_recipients_that_change_while_the_store_is_opened(tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.write_text(f"{BOB.public.x_pub.hex()}\n")
+    mint(tmp_path / "box")
+    ways = ["--http", "127.0.0.1:0", "--http-url", "http://mailbox.example", "--admin", "off"]
+    with subprocess.Popen(
+        [sys.executable, "-c", _HANGUP_WHILE_OPENING, *ways, "--recipients", served, "--data-dir", tmp_path / "box"],
+        cwd=ROOT,
+        env=os.environ | {"SERVED_LATER": f"{BOB.public.x_pub.hex()}\n{ALICE.public.x_pub.hex()}\n"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stderr is not None
+        records = []
+        for line in running.stderr:
+            records.append(json.loads(line))
+            if records[-1]["event"] == "started":
+                running.send_signal(signal.SIGTERM)
+    assert running.returncode == 0
+    assert [record["event"] for record in records] == ["reloaded", "started", "stopping", "stopped"]
+    assert records[0]["recipients"] == 2
 
 
 # --- Trouble ----------------------------------------------------------------------------------------------------------

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import urllib.request
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
 from keys.invite import RelayCard
 from peers.notifier.keyfile import mint, read_notifier_identity
 from tests.support.clients import WAIT
-from tests.support.relay_process import ROOT
+from tests.support.service_process import ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from tests.support.relay_process import RelayProcess
-
-_STOP: Final = 30.0
 
 
 class PushServer:
@@ -78,7 +69,7 @@ class PushServer:
         return web.Response(status=self.status, headers=self.headers)
 
 
-class NotifierProcess:
+class NotifierProcess(ServiceProcess):
     """A run of ``python -m peers.notifier run``.
 
     Args:
@@ -102,10 +93,7 @@ class NotifierProcess:
     ) -> None:
         mint(directory)
         self.identity = read_notifier_identity(directory)
-        run = sum(1 for _ in directory.glob("output-*"))
-        self._log = directory / f"output-{run}"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
-        environment |= {
+        environment = {
             "NOTIFIER_DATA_DIR": str(directory),
             "NOTIFIER_ADMIN": "127.0.0.1:0",
             "NOTIFIER_CONTACT": "mailto:ops@relay.example",
@@ -114,83 +102,9 @@ class NotifierProcess:
         if relay is not None and card:
             environment["NOTIFIER_RELAY_CARD"] = RelayCard(relay.public, relay.url).text
         environment |= variables or {}
-        with self._log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "peers.notifier", "run", *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text()
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """What was logged so far."""
-        return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
-
-    def events(self) -> list[str]:
-        return [str(record["event"]) for record in self.records]
-
-    async def logged(self, event: str) -> dict[str, Any]:
-        """Return the first record of an event, once there is one."""
-        async with asyncio.timeout(WAIT):
-            while True:
-                for record in self.records:
-                    if record["event"] == event:
-                        return record
-                assert self.process.poll() is None, self.output
-                await asyncio.sleep(0.01)
+        super().__init__("peers.notifier", directory, "NOTIFIER_", environment, arguments, "blindrelay_notifier_")
 
     async def connected(self) -> Self:
         """Return once it has a session with the relay."""
         await self.logged("connected")
         return self
-
-    async def get(self, path: str) -> str:
-        """Return a page of its admin listener."""
-        at = (await self.logged("started"))["admin"]
-
-        def fetch() -> str:
-            with urllib.request.urlopen(f"http://{at}{path}", timeout=10) as answer:
-                return str(answer.read().decode())
-
-        return await asyncio.to_thread(fetch)
-
-    async def figure(self, name: str, **labels: str) -> int:
-        """Return a metric."""
-        text = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
-        wanted = re.escape(f"blindrelay_notifier_{name}{f'{{{text}}}' if text else ''}")
-        found = re.search(rf"^{wanted} (\S+)$", await self.get("/metrics"), re.MULTILINE)
-        assert found is not None, name
-        return int(float(found[1]))
-
-    async def reaches(self, count: int, name: str, **labels: str) -> None:
-        """Return once a metric is so high."""
-        async with asyncio.timeout(WAIT):
-            while await self.figure(name, **labels) < count:  # noqa: ASYNC110 - of a metric there is no event
-                await asyncio.sleep(0.01)
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    async def wait(self) -> int:
-        """Return the exit status."""
-        return await asyncio.to_thread(self.process.wait, _STOP)
-
-    async def stop(self) -> None:
-        """End it, and find that nothing went wrong inside."""
-        if self.process.poll() is None:
-            self.signal(signal.SIGTERM)
-        assert await self.wait() == 0, self.output
-        assert "Traceback" not in self.output
-        assert "internal_error" not in self.output
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.process.kill()
-        self.process.wait()

@@ -16,7 +16,7 @@ from peers.notifier.process import REGISTRY_FILE
 from tests.integration.test_secrecy_process import find_spelling
 from tests.peers.notifier.running import NotifierProcess, PushServer
 from tests.support.clients import Clients, run_async
-from tests.support.relay_process import RelayProcess
+from tests.support.relay_process import RelayProcess, running_relay
 from wire import commands as c
 
 if TYPE_CHECKING:
@@ -45,15 +45,8 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def relay(tmp_path: Path, home: Path) -> Iterator[RelayProcess]:
     """A relay that knows this notifier."""
-    directory = tmp_path / "relay"
-    directory.mkdir()
-    running = RelayProcess(directory, notifier_id=read_notifier_identity(home).id, limits=UNLIMITED)
-    try:
+    with running_relay(tmp_path / "relay", notifier_id=read_notifier_identity(home).id, limits=UNLIMITED) as running:
         yield running
-        running.check()
-    finally:
-        running.process.kill()
-        running.process.wait()
 
 
 @asynccontextmanager
@@ -85,9 +78,9 @@ async def test_a_registration_and_a_wake_become_a_push(home: Path, relay: RelayP
         for secret in (alice.id, bob.id, notifier.identity.id):
             assert find_spelling(secret, repr((headers, body)).encode()) is None
         await notifier.reaches(1, "pushes_total", channel="unifiedpush", type="call", outcome="sent")
-        assert await notifier.get("/readyz") == "ready\n"
-        assert await notifier.get("/healthz") == "ok\n"
-        told = json.loads(await notifier.get("/status"))
+        assert await notifier.page("/readyz") == (200, "ready\n")
+        assert await notifier.page("/healthz") == (200, "ok\n")
+        told = json.loads((await notifier.page("/status"))[1])
         assert (told["relay_connected"], told["channels"]) == (True, ["webpush", "unifiedpush"])
         assert await notifier.figure("latency_seconds_count", channel="unifiedpush", type="call") == 1
         await notifier.stop()
@@ -129,7 +122,7 @@ async def test_whenever_it_is_killed_what_it_counted_is_kept(home: Path, relay: 
             for number, each in enumerate(people):
                 await each.command(c.PushRegister(ENDPOINT, server.endpoint(f"{number}")))
             await notifier.reaches(1, "registration_events_total", outcome="added")
-            counted = await notifier.figure("registration_events_total", outcome="added")
+            counted = int(await notifier.figure("registration_events_total", outcome="added"))
             notifier.kill()
         async with started(home, relay, server) as notifier:
             await notifier.connected()
@@ -280,7 +273,7 @@ async def test_neither_its_output_nor_its_files_name_anybody(home: Path, relay: 
             await server.has(number + 1)
         await notifier.reaches(2 * len(people), "registration_events_total", outcome="unusable")
         for path in ("/metrics", "/status", "/readyz", "/healthz"):
-            pages += await notifier.get(path)
+            pages += (await notifier.page(path))[1]
         assert "elsewhere" not in server.names
         check_files(home, server, people, notifier, pages)
         await notifier.stop()

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    return new_store()
-
-
 def labels(db: sqlite3.Connection) -> list[str]:
     return [row.label for row in contacts.everyone(db)]
 

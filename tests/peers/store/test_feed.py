@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     import sqlite3
 
 DAY = 24 * 3600 * 1000
-
-
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    return new_store()
 
 
 def test_events_come_in_order_once_and_in_parts(db: sqlite3.Connection) -> None:

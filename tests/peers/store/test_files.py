@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from keys.identity import Identity
-from peers.store import contacts, feed, file_rows, file_steps, files, messages
+from peers.store import contacts, feed, file_rows, file_steps, files, messages, unsettled
 from peers.store.errors import BadFile, Blocked, NoSuchMessage
 from peers.store.feed import Kind
 from peers.store.file_steps import OFFERS, Policy, Taken
-from peers.store.messages import State
-from peers.store.schema import SCHEMA
+from peers.store.message_rows import State
 from wire.peer_commands import CancelReason, FileOffer, Pull
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
     from peers.store.file_rows import FileRow
 
 ROOMY = Policy(auto_accept=1000, room=10**9)
-
-
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA foreign_keys = ON")
-    for step in SCHEMA.steps:
-        connection.executescript(step)
-    return connection
 
 
 @pytest.fixture
@@ -80,7 +69,7 @@ def test_an_offer_is_a_message(db: sqlite3.Connection, bob: int, path: Path) -> 
     message = messages.get(db, row.message)
     assert (message.kind, message.text, message.state) == ("file", "report.pdf", State.QUEUED)
     assert details(db, row.message) == ["offered"]
-    assert messages.to_send(db, bob, 10) == []  # it is no text
+    assert unsettled.to_send(db, bob, 10) == []  # it is no text
     assert file_steps.to_offer(db, bob) == []  # not before its digest is known
     assert file_steps.to_digest(db) == row
     file_steps.digested(db, row.message, bytes(32))
@@ -115,7 +104,7 @@ def test_a_link_is_followed_once(db: sqlite3.Connection, bob: int, path: Path) -
 def test_an_acknowledged_file_is_done_and_stays_so(db: sqlite3.Connection, bob: int, path: Path) -> None:
     row = files.offer(db, 1, bob, path)
     file_steps.digested(db, row.message, bytes(32))
-    assert row.message in messages.mark_sent(db, 1, [row.message])
+    assert row.message in unsettled.mark_sent(db, 1, [row.message])
     wanted = file_steps.wanted(db, 1, bob, row.file_id, some=False)
     assert wanted is not None
     assert wanted.state == "offered"
@@ -125,7 +114,7 @@ def test_an_acknowledged_file_is_done_and_stays_so(db: sqlite3.Connection, bob: 
     assert file_steps.acknowledged(db, 1, bob, row.uuid) == row.message
     assert (files.get(db, row.message).state, files.get(db, row.message).moved) == ("done", 100)
     assert messages.get(db, row.message).state is State.DELIVERED
-    assert messages.mark_sent(db, 1, [row.message]) == {}
+    assert unsettled.mark_sent(db, 1, [row.message]) == {}
     assert file_steps.cancelled(db, 1, bob, os.urandom(24), row.file_id, 0) == []
     with pytest.raises(BadFile, match="too late"):
         files.cancel(db, 1, row.message)
@@ -137,7 +126,7 @@ def test_a_failed_file_fails_its_message_and_no_acknowledgement_mends_it(
 ) -> None:
     row = files.offer(db, 1, bob, path)
     file_steps.digested(db, row.message, bytes(32))
-    messages.mark_sent(db, 1, [row.message])
+    unsettled.mark_sent(db, 1, [row.message])
     files.cancel(db, 1, row.message)
     assert file_steps.to_tell(db) == [files.get(db, row.message)]
     assert messages.get(db, row.message).state is State.FAILED
@@ -368,9 +357,9 @@ def test_removing_a_contact_discards_what_they_sent(db: sqlite3.Connection, bob:
 def test_read_is_not_told_of_a_file_before_it_is_whole(db: sqlite3.Connection, bob: int) -> None:
     row = taken(db, bob, offered())
     messages.mark_read(db, 3, bob, row.message)
-    assert messages.changes_to_send(db, bob, 10) == []
+    assert unsettled.changes_to_send(db, bob, 10) == []
     file_steps.whole(db, 4, row.message)
-    assert [change.kind for change in messages.changes_to_send(db, bob, 10)] == ["read"]
+    assert [change.kind for change in unsettled.changes_to_send(db, bob, 10)] == ["read"]
 
 
 def test_lists(db: sqlite3.Connection, bob: int, path: Path) -> None:

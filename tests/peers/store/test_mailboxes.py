@@ -13,11 +13,11 @@ import pytest
 from keys.identity import Identity
 from keys.invite import MailboxCard
 from peers.database import Database, Schema
-from peers.store import contacts, mailboxes, messages, open_store, owing, parcels, restored
+from peers.store import contacts, mailboxes, messages, open_store, owing, parcels, restored, unsettled
 from peers.store.errors import NoSuchMailbox, NotAStore, TooManyMailboxes
 from peers.store.parcels import Draft
 from peers.store.schema import SCHEMA
-from tests.peers.store.stores import add, new_store, somebody
+from tests.peers.store.stores import add, somebody
 from wire.mailbox_codes import Reason
 from wire.peer_commands import ChangeAck, DeliveryAck
 from wire.peer_mailboxes import Listed
@@ -34,11 +34,6 @@ UUID = bytes(range(16))
 
 def card(number: int) -> MailboxCard:
     return MailboxCard(Identity.generate().public, f"https://box{number}.example")
-
-
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    return new_store()
 
 
 def friend(db: sqlite3.Connection, boxes: int = 3) -> ContactRow:
@@ -162,6 +157,14 @@ def test_an_old_list_of_a_contact_is_not_believed(db: sqlite3.Connection) -> Non
     assert db.execute("SELECT count(*) FROM mailboxes").fetchone()[0] == 0
 
 
+def test_a_mailbox_of_a_contact_that_somebody_else_told_us_of(db: sqlite3.Connection) -> None:
+    row, one, two = add(db), card(1), card(2)
+    for told, token in ((one, b"one"), (two, b""), (one, b""), (two, b"two"), (two, b"second")):
+        mailboxes.set_first(db, row.id, told, token)
+    found = mailboxes.of_contact(db, row.id)
+    assert [(place.card, place.token) for place in found] == [(one, b"one"), (two, b"second")]
+
+
 def test_who_is_told_of_ours(db: sqlite3.Connection) -> None:
     known = add(db)
     stranger = contacts.add(db, 1, somebody(), nickname="Eve", origin="introduction")
@@ -195,7 +198,7 @@ def test_a_text_is_left_in_each_of_three_and_counted(db: sqlite3.Connection) -> 
     assert db.execute("SELECT count(*) FROM parcels WHERE content IS NOT NULL").fetchone()[0] == 0
     details = [e[0] for e in db.execute("SELECT detail FROM events WHERE kind = 'state'")]
     assert details == ["left"] * 3
-    messages.acknowledged(db, 9, row.id, said.uuid)
+    unsettled.acknowledged(db, 9, row.id, said.uuid)
     parcels.settle(db, 10)
     assert states(db) == [("text", "dropping")] * 3
     assert messages.get(db, said.id).standing == "delivered"
@@ -248,7 +251,7 @@ def test_a_parcel_that_is_dropped_while_it_leaves_is_dropped(db: sqlite3.Connect
     said = messages.compose(db, 1, row.id, "hello")
     (todo,) = parcels.texts(db, 3)
     (made,) = leave(db, todo, kept=False)
-    messages.acknowledged(db, 9, row.id, said.uuid)
+    unsettled.acknowledged(db, 9, row.id, said.uuid)
     parcels.settle(db, 10)
     parcels.kept(db, 11, made, 5000)
     assert states(db) == [("text", "dropping")]
@@ -291,8 +294,8 @@ def test_a_mailbox_that_is_forgotten_while_a_parcel_for_it_is_sealed(db: sqlite3
 def test_changes_are_settled_by_the_nonce_of_the_right_contact(db: sqlite3.Connection) -> None:
     row, other = friend(db, 2), friend(db, 1)
     said = messages.compose(db, 1, row.id, "hello")
-    messages.mark_sent(db, 1, [said.id])
-    messages.acknowledged(db, 1, row.id, said.uuid)
+    unsettled.mark_sent(db, 1, [said.id])
+    unsettled.acknowledged(db, 1, row.id, said.uuid)
     messages.edit(db, 2, said.id, "bye")
     (todo,) = parcels.changes(db, 3)
     nonce = b"n" * 24
@@ -300,9 +303,9 @@ def test_changes_are_settled_by_the_nonce_of_the_right_contact(db: sqlite3.Conne
     assert parcels.changes(db, 3) == []
     for who, what in ((other.id, nonce), (row.id, b"x" * 24)):
         parcels.answered(db, who, what)
-        assert messages.change_tries(db, said.id) is not None
+        assert unsettled.change_tries(db, said.id) is not None
     parcels.answered(db, row.id, nonce)
-    assert messages.change_tries(db, said.id) is None
+    assert unsettled.change_tries(db, said.id) is None
     parcels.settle(db, 4)
     assert states(db) == []
 
@@ -347,7 +350,7 @@ def test_what_is_owed_goes_together_and_once(db: sqlite3.Connection) -> None:
     todo = parcels.Todo(row.id, "acks", 0, debt.mailboxes)
     parcels.put_debt(db, 3, debt, drafts(todo))
     assert (parcels.debts(db, 3), owing.creditors(db)) == ([], [])
-    assert messages.changes_to_send(db, row.id, 10) == []
+    assert unsettled.changes_to_send(db, row.id, 10) == []
     (made,) = (each[0] for each in db.execute("SELECT id FROM parcels"))
     parcels.kept(db, 4, made, 1)
     assert states(db) == []  # nobody answers it, and nobody takes it back

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peers.store import contacts, feed, jobs, messages
+from peers.store import contacts, feed, jobs, messages, unsettled
 from peers.store.errors import BadText, Blocked, NoSuchMessage
 from peers.store.feed import Kind
-from peers.store.messages import ChangeRow, MessageRow, State
-from tests.peers.store.stores import add, new_store
+from peers.store.message_rows import ChangeRow, MessageRow, State
+from tests.peers.store.stores import add
 from wire.peer_commands import TEXT_MAX
 
 if TYPE_CHECKING:
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from peers.store.contacts import ContactRow
 
 N1, N2, N3 = (bytes([i]) * 24 for i in (1, 2, 3))
-
-
-@pytest.fixture
-def db() -> sqlite3.Connection:
-    return new_store()
 
 
 @pytest.fixture
@@ -38,7 +33,7 @@ def say(db: sqlite3.Connection, bob: ContactRow, text: str = "hello") -> Message
 
 def sent(db: sqlite3.Connection, bob: ContactRow, text: str = "hello") -> MessageRow:
     row = say(db, bob, text)
-    messages.mark_sent(db, 2, [row.id])
+    unsettled.mark_sent(db, 2, [row.id])
     return messages.get(db, row.id)
 
 
@@ -49,7 +44,7 @@ def hear(db: sqlite3.Connection, bob: ContactRow, text: str = "hello", uuid: byt
 
 
 def to_tell(db: sqlite3.Connection, bob: ContactRow) -> list[tuple[int, str]]:
-    return [(change.message.id, change.kind) for change in messages.changes_to_send(db, bob.id, 100)]
+    return [(change.message.id, change.kind) for change in unsettled.changes_to_send(db, bob.id, 100)]
 
 
 def told(db: sqlite3.Connection, after: int = 0) -> list[tuple[Kind, str]]:
@@ -87,15 +82,15 @@ def test_the_way_of_a_message(db: sqlite3.Connection, bob: ContactRow) -> None:
     row = say(db, bob)
     states = [row.state]
     steps: tuple[Callable[[], object], ...] = (
-        lambda: messages.mark_sent(db, 2, [row.id]),
-        lambda: messages.mark_queued(db, 3, [row.id]),
-        lambda: messages.mark_sent(db, 4, [row.id]),
-        lambda: messages.acknowledged(db, 5, bob.id, row.uuid),
-        lambda: messages.mark_queued(db, 6, [row.id]),  # a late refusal of an earlier packet
-        lambda: messages.mark_sent(db, 7, [row.id]),
-        lambda: messages.acknowledged(db, 8, bob.id, row.uuid, read=True),
-        lambda: messages.acknowledged(db, 9, bob.id, row.uuid),
-        lambda: messages.mark_failed(db, 10, row.id),
+        lambda: unsettled.mark_sent(db, 2, [row.id]),
+        lambda: unsettled.mark_queued(db, 3, [row.id]),
+        lambda: unsettled.mark_sent(db, 4, [row.id]),
+        lambda: unsettled.acknowledged(db, 5, bob.id, row.uuid),
+        lambda: unsettled.mark_queued(db, 6, [row.id]),  # a late refusal of an earlier packet
+        lambda: unsettled.mark_sent(db, 7, [row.id]),
+        lambda: unsettled.acknowledged(db, 8, bob.id, row.uuid, read=True),
+        lambda: unsettled.acknowledged(db, 9, bob.id, row.uuid),
+        lambda: unsettled.mark_failed(db, 10, row.id),
     )
     for step in steps:
         step()
@@ -116,26 +111,26 @@ def test_the_way_of_a_message(db: sqlite3.Connection, bob: ContactRow) -> None:
 
 def test_to_be_read_is_to_be_delivered(db: sqlite3.Connection, bob: ContactRow) -> None:
     row = sent(db, bob)
-    messages.acknowledged(db, 5, bob.id, row.uuid, read=True)
+    unsettled.acknowledged(db, 5, bob.id, row.uuid, read=True)
     now = messages.get(db, row.id)
     assert (now.state, now.delivered_at, now.read_at) == (State.READ, 5, 5)
 
 
 def test_what_failed_stays_failed(db: sqlite3.Connection, bob: ContactRow) -> None:
     row = sent(db, bob)
-    messages.mark_failed(db, 3, row.id)
-    messages.acknowledged(db, 4, bob.id, row.uuid, read=True)
+    unsettled.mark_failed(db, 3, row.id)
+    unsettled.acknowledged(db, 4, bob.id, row.uuid, read=True)
     assert messages.get(db, row.id).state is State.FAILED
-    assert messages.to_send(db, bob.id, 10) == []
+    assert unsettled.to_send(db, bob.id, 10) == []
 
 
 def test_only_its_recipient_acknowledges_a_message(db: sqlite3.Connection, bob: ContactRow) -> None:
     row, eve = sent(db, bob), add(db, "Eve")
     theirs = hear(db, bob)
     before = feed.last(db)
-    messages.acknowledged(db, 3, eve.id, row.uuid)
-    messages.acknowledged(db, 3, bob.id, theirs.uuid, read=True)
-    messages.acknowledged(db, 3, bob.id, messages.uuid())
+    unsettled.acknowledged(db, 3, eve.id, row.uuid)
+    unsettled.acknowledged(db, 3, bob.id, theirs.uuid, read=True)
+    unsettled.acknowledged(db, 3, bob.id, messages.uuid())
     assert messages.get(db, row.id).state is State.SENT
     assert (messages.get(db, theirs.id).state, messages.get(db, theirs.id).read_at) == (State.DELIVERED, None)
     assert feed.last(db) == before
@@ -144,16 +139,16 @@ def test_only_its_recipient_acknowledges_a_message(db: sqlite3.Connection, bob: 
 def test_what_is_to_be_sent(db: sqlite3.Connection, bob: ContactRow) -> None:
     rows = [say(db, bob, str(i)) for i in range(5)]
     hear(db, bob)
-    messages.mark_sent(db, 2, [rows[0].id, rows[1].id])
-    messages.acknowledged(db, 3, bob.id, rows[0].uuid)
+    unsettled.mark_sent(db, 2, [rows[0].id, rows[1].id])
+    unsettled.acknowledged(db, 3, bob.id, rows[0].uuid)
     messages.delete(db, 4, rows[3].id, for_both=False)
-    assert [row.text for row in messages.to_send(db, bob.id, 10)] == ["1", "2", "4"]
-    assert [row.text for row in messages.to_send(db, bob.id, 2)] == ["1", "2"]
-    assert [row.text for row in messages.to_send(db, bob.id, 10, after=rows[1].id)] == ["2", "4"]
-    newest = messages.newest_to_send(db, bob.id)
+    assert [row.text for row in unsettled.to_send(db, bob.id, 10)] == ["1", "2", "4"]
+    assert [row.text for row in unsettled.to_send(db, bob.id, 2)] == ["1", "2"]
+    assert [row.text for row in unsettled.to_send(db, bob.id, 10, after=rows[1].id)] == ["2", "4"]
+    newest = unsettled.newest_to_send(db, bob.id)
     assert newest is not None
     assert newest.text == "4"
-    assert messages.newest_to_send(db, add(db, "Eve").id) is None
+    assert unsettled.newest_to_send(db, add(db, "Eve").id) is None
 
 
 def test_for_whom_there_is_something(db: sqlite3.Connection) -> None:
@@ -162,8 +157,8 @@ def test_for_whom_there_is_something(db: sqlite3.Connection) -> None:
     messages.mark_read(db, 1, rows[1].id, hear(db, rows[1]).id)
     jobs.add(db, 1, rows[2].id, "introduce")
     hear(db, rows[3])
-    messages.acknowledged(db, 3, rows[4].id, sent(db, rows[4]).uuid)
-    assert messages.contacts_to_send(db) == {row.id for row in rows[:3]}
+    unsettled.acknowledged(db, 3, rows[4].id, sent(db, rows[4]).uuid)
+    assert unsettled.contacts_to_send(db) == {row.id for row in rows[:3]}
 
 
 # --- Edits and deletions of ours ------------------------------------------------------------------------------
@@ -174,15 +169,15 @@ def test_what_never_left_us_is_edited_and_deleted_here_alone(db: sqlite3.Connect
     messages.edit(db, 2, edited.id, "other words")
     messages.delete(db, 3, deleted.id, for_both=True)
     assert to_tell(db, bob) == []
-    assert [row.text for row in messages.to_send(db, bob.id, 10)] == ["other words"]
+    assert [row.text for row in unsettled.to_send(db, bob.id, 10)] == ["other words"]
 
 
 def test_what_may_have_arrived_is_told(db: sqlite3.Connection, bob: ContactRow) -> None:
     row = sent(db, bob)
-    messages.mark_queued(db, 3, [row.id])  # the relay said so, but an earlier packet may have come through
+    unsettled.mark_queued(db, 3, [row.id])  # the relay said so, but an earlier packet may have come through
     messages.edit(db, 4, row.id, "other words")
     assert to_tell(db, bob) == []  # it is sent with its new words; the edit waits for its acknowledgement
-    messages.acknowledged(db, 5, bob.id, row.uuid)
+    unsettled.acknowledged(db, 5, bob.id, row.uuid)
     assert to_tell(db, bob) == [(row.id, "edit")]
     messages.delete(db, 6, row.id, for_both=True)
     assert to_tell(db, bob) == [(row.id, "delete")]
@@ -197,12 +192,12 @@ def test_a_deletion_does_not_wait_for_an_acknowledgement(db: sqlite3.Connection,
     messages.edit(db, 3, row.id, "other words")
     messages.delete(db, 4, row.id, for_both=True)
     assert to_tell(db, bob) == [(row.id, "delete")]
-    assert messages.to_send(db, bob.id, 10) == []
+    assert unsettled.to_send(db, bob.id, 10) == []
 
 
 def test_deleting_here_alone_tells_nobody(db: sqlite3.Connection, bob: ContactRow) -> None:
     row = sent(db, bob)
-    messages.acknowledged(db, 3, bob.id, row.uuid)
+    unsettled.acknowledged(db, 3, bob.id, row.uuid)
     messages.edit(db, 4, row.id, "other words")
     messages.delete(db, 5, row.id, for_both=False)
     now = messages.get(db, row.id)
@@ -211,30 +206,30 @@ def test_deleting_here_alone_tells_nobody(db: sqlite3.Connection, bob: ContactRo
 
 
 def only_change(db: sqlite3.Connection, bob: ContactRow) -> ChangeRow:
-    (change,) = messages.changes_to_send(db, bob.id, 10)
+    (change,) = unsettled.changes_to_send(db, bob.id, 10)
     return change
 
 
 def test_an_answer_to_an_older_change_settles_nothing(db: sqlite3.Connection, bob: ContactRow) -> None:
     row = sent(db, bob)
-    messages.acknowledged(db, 3, bob.id, row.uuid)
+    unsettled.acknowledged(db, 3, bob.id, row.uuid)
     revisions = []
     for words in ("one", "two", "three"):
         messages.edit(db, 4, row.id, words)
         revisions.append(only_change(db, bob).revision)
     assert len(set(revisions)) == 3
-    messages.change_tried(db, row.id, revisions[0])
+    unsettled.change_tried(db, row.id, revisions[0])
     assert only_change(db, bob).tries == 0
     for revision in revisions[:2]:
-        messages.changes_settled(db, [(row.id, revision)])
+        unsettled.changes_settled(db, [(row.id, revision)])
     assert only_change(db, bob).revision == revisions[2]
-    messages.change_tried(db, row.id, revisions[2])
+    unsettled.change_tried(db, row.id, revisions[2])
     assert only_change(db, bob).tries == 1
-    messages.changes_settled(db, [(row.id, revisions[2])])
+    unsettled.changes_settled(db, [(row.id, revisions[2])])
     assert to_tell(db, bob) == []
     # It was sent twice, and the second answer comes only when there is a new change.
     messages.edit(db, 5, row.id, "four")
-    messages.changes_settled(db, [(row.id, revisions[2])])
+    unsettled.changes_settled(db, [(row.id, revisions[2])])
     assert to_tell(db, bob) == [(row.id, "edit")]
 
 
@@ -368,7 +363,7 @@ def test_looking_for_what_is_to_be_sent_costs_no_more_in_a_long_history(
             steps += 1
 
         db.set_progress_handler(count, 10)
-        assert messages.contacts_to_send(db) == {bob.id}
+        assert unsettled.contacts_to_send(db) == {bob.id}
         assert len(to_tell(db, bob)) == 1
         db.set_progress_handler(None, 0)
         return steps
@@ -379,6 +374,6 @@ def test_looking_for_what_is_to_be_sent_costs_no_more_in_a_long_history(
     short = cost()
     for number in range(3000):
         row = sent(db, bob, f"text {number}")
-        messages.acknowledged(db, 3, bob.id, row.uuid)
+        unsettled.acknowledged(db, 3, bob.id, row.uuid)
         say(db, bob, f"waits {number}")
     assert cost() < 3 * short + 100

@@ -9,13 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from peers.store import contacts, feed, messages
+from peers.store import contacts, feed, messages, unsettled
 from peers.store.feed import Kind
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.store.stores import add, new_store
 
 if TYPE_CHECKING:
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 UUIDS = st.integers(0, 3).map(lambda i: bytes([i]) * 16)
 NONCES = st.integers(0, 7).map(lambda i: bytes([i]) * 24)
@@ -88,7 +88,7 @@ class StoreMachine(RuleBasedStateMachine):
     def acknowledge(self, peer: int, by: int, read: bool, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(sorted(self.ours)))
         of, uuid, ours = self.ours[message]
-        messages.acknowledged(self.db, self.tick(), self.peers[by], uuid, read=read)
+        unsettled.acknowledged(self.db, self.tick(), self.peers[by], uuid, read=read)
         if of == by:
             ours.state = max(ours.state, State.READ if read else State.DELIVERED)
 
@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
     def send(self, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(sorted(self.ours)))
         _, _, ours = self.ours[message]
-        still = messages.mark_sent(self.db, self.tick(), [message])
+        still = unsettled.mark_sent(self.db, self.tick(), [message])
         leaves = ours.state < State.DELIVERED and not ours.deleted
         assert [row.text for row in still.values()] == ([ours.text] if leaves else [])
         if leaves:
@@ -115,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
     def refused(self, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(sorted(self.ours)))
         _, _, ours = self.ours[message]
-        messages.mark_queued(self.db, self.tick(), [message])
+        unsettled.mark_queued(self.db, self.tick(), [message])
         if ours.state is State.SENT:
             ours.state = State.QUEUED
 
@@ -148,11 +148,11 @@ class StoreMachine(RuleBasedStateMachine):
         _, _, ours = self.ours[message]
         row = self.db.execute("SELECT revision FROM changes WHERE message = ?", (message,)).fetchone()
         if stale:
-            messages.changes_settled(self.db, [(message, revision) for revision in ours.settled])
+            unsettled.changes_settled(self.db, [(message, revision) for revision in ours.settled])
         elif row is not None:
             assert row[0] not in ours.settled
             ours.settled.add(row[0])
-            messages.changes_settled(self.db, [(message, row[0])])
+            unsettled.changes_settled(self.db, [(message, row[0])])
             ours.change = ""
 
     @rule(peer=PEERS)
@@ -175,7 +175,7 @@ class StoreMachine(RuleBasedStateMachine):
             for message, model in expected.items():
                 self.compare(ours[message], model)
             waiting = [m for m, model in expected.items() if model.state < State.DELIVERED and not model.deleted]
-            assert [row.id for row in messages.to_send(self.db, contact, 10_000)] == waiting
+            assert [row.id for row in unsettled.to_send(self.db, contact, 10_000)] == waiting
 
     def compare(self, row: MessageRow, model: Ours) -> None:
         assert (row.text, row.state, row.deleted_at is not None) == (model.text, model.state, model.deleted)

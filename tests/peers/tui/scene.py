@@ -19,14 +19,14 @@ from peers.profile import Profile
 from peers.store import contacts, messages, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
     from textual.pilot import Pilot
 
     from peers.chat.tui.screen import ChatScreen
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
 
 WAIT: Final = 60.0
 """Seconds after which a test gives up; nothing here takes more than one on an idle machine."""
@@ -177,3 +177,13 @@ def _history(db: Any, now: int, contact: int, count: int, unread: int) -> None:
         " VALUES (?, ?, ?, 'text', ?, ?, ?, ?, ?)",
         rows,
     )
+
+
+def run(scene: Scene, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run what happens in a scene, whose session is closed then."""
+
+    async def whole() -> None:
+        async with scene.session:
+            await story()
+
+    asyncio.run(whole())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import segno
@@ -12,13 +11,12 @@ from keys.identity import Identity
 from keys.invite import Invite
 from keys.safety import grouped, safety_number
 from peers.chat.tui import path_dialog
-from peers.store import contacts, file_steps, files, jobs, messages
-from peers.store.messages import State
-from tests.peers.tui.scene import DAY, Scene
+from peers.store import contacts, file_steps, files, jobs, messages, unsettled
+from peers.store.message_rows import State
+from tests.peers.tui.scene import DAY, Scene, run
 from wire.peer_commands import CancelReason, FileOffer, Pull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     import pytest
@@ -26,14 +24,6 @@ if TYPE_CHECKING:
     from peers.store.contacts import ContactRow
     from peers.store.files import FileRow
     from tests.peers.tui.scene import View
-
-
-def run(scene: Scene, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def whole() -> None:
-        async with scene.session:
-            await story()
-
-    asyncio.run(whole())
 
 
 def read_code(text: str) -> tuple[bytearray, ...]:
@@ -207,12 +197,12 @@ def test_a_message_is_deleted_for_both_or_here(scene: Scene) -> None:
     async def story() -> None:
         bob = await scene.knows("Bob")
         theirs, mine = await scene.hears(bob, "theirs"), await scene.says(bob, "mine")
-        await scene.store.write(messages.mark_sent, scene.now, [mine.id])
+        await scene.store.write(unsettled.mark_sent, scene.now, [mine.id])
         async with scene.screen(bob) as view:
             await view.press("shift+tab", "d")
             await view.chooses("Delete for both")
             await view.until(lambda: view.texts[1].startswith("message deleted"))
-            changes = await scene.store.read(messages.changes_to_send, bob.id, 10)
+            changes = await scene.store.read(unsettled.changes_to_send, bob.id, 10)
             assert [change.kind for change in changes if change.message.id == mine.id] == ["delete"]
             await view.press("up", "d")
             options = view.app.screen.query_one(OptionList)

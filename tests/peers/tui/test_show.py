@@ -13,7 +13,7 @@ from keys.identity import Identity
 from peers.chat.tui import files, show
 from peers.chat.tui.status import status_line
 from peers.store.contacts import ContactRow
-from peers.store.messages import MessageRow, State
+from peers.store.message_rows import MessageRow, State
 
 TODAY = date(2026, 11, 20)
 NOON = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp() * 1000)

@@ -21,23 +21,15 @@ from keys.invite import RelayCard
 from peers.chat.exits import Exit
 from peers.chat.tui import run as run_screen
 from peers.store import contacts, files, messages
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.conversation import Person
 from tests.peers.tui.scene import Scene
 from tests.support.relay_process import ROOT, RelayProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 WAIT: Final = 60.0
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    running = RelayProcess(tmp_path_factory.mktemp("relay"))
-    yield running
-    running.check()
 
 
 def test_a_conversation_over_a_relay(relay: RelayProcess, tmp_path: Path) -> None:

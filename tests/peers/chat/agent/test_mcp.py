@@ -16,7 +16,7 @@ from keys.identity import Identity
 from keys.invite import RelayCard
 from peers.chat.agent.shapes import NOTE
 from peers.store import contacts, files, messages, open_store
-from peers.store.messages import State
+from peers.store.message_rows import State
 from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.chat.agent.session import Agent, Robot, agent
 from tests.peers.chat.bridge.process import heeds_signals
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.store.contacts import ContactRow
-    from peers.store.messages import MessageRow
+    from peers.store.message_rows import MessageRow
     from tests.peers.chat.user import User
     from tests.support.relay_process import RelayProcess
 
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def robot(user: Callable[[str], User], relay: RelayProcess) -> Robot:
     return Robot(user("robot"), relay)
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
 
 
 @pytest.fixture

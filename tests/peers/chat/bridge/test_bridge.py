@@ -18,7 +18,7 @@ from keys.invite import Invite
 from keys.private_file import make_directories
 from peers.chat.exits import Exit
 from peers.store import contacts, messages, open_store, status
-from peers.store.messages import MessageRow, State
+from peers.store.message_rows import MessageRow, State
 from tests.peers.carrier.conversation import WAIT, Person
 from tests.peers.carrier.telefon import Telefon, uuid
 from tests.peers.chat.bridge.process import Bridge, environment, robot
@@ -42,16 +42,6 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     running = RelayProcess(tmp_path_factory.mktemp("relay"), limits={"presence_burst": 1000})
     yield running
     running.check()
-
-
-@pytest.fixture
-def alice(tmp_path: Path) -> Person:
-    return Person(tmp_path / "alice", "Alice")
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Person:
-    return Person(tmp_path / "bob", "Bob")
 
 
 async def adds(person: Person, keys: ClientKeys) -> ContactRow:
