@@ -285,11 +285,11 @@ class Backplane:
             self._syncs.pop(number)[1]()
         self.core.turns.task(self.presence.node_gone(peer))
 
-    def sync(self, peer: Peer, done: Callable[[], None]) -> None:
-        """Call `done` when a node has taken all that was sent to it, and what it said of that is here."""
+    def sync(self, peer: Peer, client_id: bytes, done: Callable[[], None]) -> None:
+        """Call `done` when a node has taken all that was sent to an id there, and what it said of that is here."""
         self._sync_number = self._sync_number + 1 & 0xFFFFFFFF
         self._syncs[self._sync_number] = (peer, done)
-        peer.put(Kind.SYNC, self._sync_number.to_bytes(4, "big"))
+        peer.put(Kind.SYNC, self._sync_number.to_bytes(4, "big") + client_id)
 
     # --- What links ask for (relay.backplane.link.Owner) -------------------------------------------------------------
 
@@ -382,7 +382,8 @@ class Backplane:
             take(self, peer, body)
 
     def _sync(self, peer: Peer, body: bytes) -> None:
-        peer.put(Kind.SYNCED, body)
+        self.parcels.synced(peer, body[4:])
+        peer.put(Kind.SYNCED, body[:4])
 
     def _synced(self, peer: Peer, body: bytes) -> None:
         found = self._syncs.pop(int.from_bytes(body, "big"), None)

@@ -27,6 +27,8 @@ _LEAST: Final = PARCEL.size + NONCE_SIZE
 _MASKED: Final = ID_SIZE - PARCEL.size
 """What a WebSocket message with the frame has more than the record: the sender's id, for the parcel's own fields."""
 _SENDERS: Final = 65_536
+_BOUNCING: Final = 65_536
+"""Ids for each node of which parcels came back to it, and that it did not answer yet. Beyond that order may be lost."""
 
 
 class Sender:
@@ -55,6 +57,7 @@ class Parcels:
     def __init__(self, node: "Backplane") -> None:
         self._node = node
         self._senders: dict[Peer, dict[bytes, Sender]] = {}
+        self._bouncing: dict[Peer, set[bytes]] = {}
 
     def sender(self, peer: Peer, client_id: bytes) -> Sender:
         """Return a client of another node."""
@@ -74,6 +77,7 @@ class Parcels:
     def node_gone(self, peer: Peer) -> None:
         """A node is gone."""
         self._senders.pop(peer, None)
+        self._bouncing.pop(peer, None)
 
     # --- Leaving -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +101,7 @@ class Parcels:
         end = whole - _HEAD - NONCE_SIZE
         sessions = self._node.core.sessions
         touch = self._node.core.turns.touch
-        senders = self._senders.setdefault(peer, {})
+        senders, bouncing = self._senders.setdefault(peer, {}), self._bouncing.get(peer)
         known_target = known_sender = head = b""
         known_size = -1
         session: Session | None = None
@@ -110,12 +114,14 @@ class Parcels:
             # Asked for each: delivering one frame can end a session.
             if target != known_target or session is None or session.phase is not _OPEN:
                 session, known_target = sessions.get(target), target
+                if bouncing and target in bouncing:
+                    session = None
                 if session is not None:
                     reset_out, update_out = session.mask.methods
                     outbox = session.outbox
             if session is None:
-                body = data[position + _BEFORE : stop]
-                peer.put(Kind.BOUNCED, bytes((FRAME,)) + body)
+                self._bounce(peer, FRAME, target, data[position + _BEFORE : stop])
+                bouncing = self._bouncing[peer]
             else:
                 if sender_id != known_sender:
                     sender, known_sender = senders.get(sender_id) or self.sender(peer, sender_id), sender_id
@@ -153,12 +159,27 @@ class Parcels:
                 node.router.bounced(peer, parcel._replace(origin=node.core.sessions.get(parcel.sender)))
         elif (parcel := parse_parcel(kind, body)) is not None and kind != Kind.FRAME:
             session = node.core.sessions.get(parcel.target)
-            if session is None:
-                peer.put(Kind.BOUNCED, bytes((kind,)) + body)
+            if session is None or parcel.target in self._bouncing.get(peer, ()):
+                self._bounce(peer, kind, parcel.target, body)
             else:
                 self._obey(session, parcel)
         else:
             node.count("malformed")
+
+    def _bounce(self, peer: Peer, kind: int, target: bytes, body: bytes) -> None:
+        """Send a parcel back, and all later ones for that id too, until its sender's node knows that the first did.
+
+        Else, when the id is here again in the meantime, those under way would come before the one that went back.
+        """
+        bouncing = self._bouncing.setdefault(peer, set())
+        if len(bouncing) >= _BOUNCING:
+            bouncing.clear()
+        bouncing.add(target)
+        peer.put(Kind.BOUNCED, bytes((kind,)) + body)
+
+    def synced(self, peer: Peer, target: bytes) -> None:
+        """All that a node sent to an id before it knew what came back has come."""
+        self._bouncing.get(peer, set()).discard(target)
 
     def _refused(self, body: bytes) -> None:
         refused = parse_refused(body)

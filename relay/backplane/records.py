@@ -40,7 +40,7 @@ class Kind(IntEnum):
     PLACES = 18  # (address digest(16) connections(4))…
     SEEN = 19  # serial(8) memory(1) key digest(16) nonce digest(8)
     LEAVE = 20  # this node goes; it ended its sessions
-    SYNC = 21  # number(4)
+    SYNC = 21  # number(4) id(8): all that was for this id came before; what follows knows what came back of that
     SYNCED = 22  # number(4): all before that SYNC was taken, and what came of it was said
     MEET = 23  # serial(8) have(8) whole(1): nonces that we took, how many of yours we have, whether we have the past
     MISSED = 24  # serial of the first(8) (memory(1) key digest(16) nonce digest(8))…

@@ -7,7 +7,8 @@ are tried once more.
 **Order.** What one sender sends to one recipient keeps its order, also while the recipient moves. When a parcel comes
 back, or somebody claims the id here, all later ones wait, until the node that it was sent to has said that it took all
 that was sent to it (a *barrier*): by then everything that is to come back is here. What came back stands before what
-waited. A parcel that comes back although nothing waits for it is too late for that, and its sender is told.
+waited. A node that sent one back sends back all that follow for that id, until the barrier comes: it may have the id
+again by then, and would deliver them before what it sent back. A parcel that comes back although nothing waits for it is too late for that, and its sender is told.
 """
 
 from collections import deque
@@ -155,7 +156,7 @@ class Router:
         peer = self._forget(target)
         if peer is not None and peer.alive:
             waiting.barrier = peer
-            self._node.sync(peer, lambda: self._passed(target, waiting))
+            self._node.sync(peer, target, lambda: self._passed(target, waiting))
         return waiting
 
     def _passed(self, target: bytes, waiting: Waiting) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from peers.carrier import CarrierOptions
 from peers.client import ClientOptions
-from peers.store import contacts, messages
-from peers.store.messages import State
+from peers.store import contacts, messages, unsettled
+from peers.store.message_rows import State
 from tests.peers.carrier.conversation import WAIT, Person, close_stores
 from tests.support.clients import run_async
 from tests.support.cutting import CuttingProxy
@@ -146,7 +146,7 @@ class Correspondence:
 
     async def ended(self) -> list[str]:
         """Wait until all is confirmed; returns what the reader has."""
-        await self.writer.until(messages.contacts_to_send, lambda waiting: self._to_reader.id not in waiting)
+        await self.writer.until(unsettled.contacts_to_send, lambda waiting: self._to_reader.id not in waiting)
         last = await self.writer.store.read(messages.get, self._last)
         assert last.state >= State.DELIVERED
         return await self.reader.heard(self._to_writer)

@@ -59,3 +59,28 @@ def test_what_an_earlier_session_sent_is_answered_to_no_later_one() -> None:
     assert again.of(c.HandshakeOk)
     assert not again.nacked
     assert cluster.labs[0].core.counters.refusals[Refusal.NODE_LOST] == 1
+
+
+def test_who_comes_back_while_a_frame_is_sent_back_gets_no_later_one_before_it() -> None:
+    cluster = Cluster()
+    cluster.medium.delay = 0.02
+    [alice], [bob] = cluster.connect(2, 1), cluster.connect(0, 2)
+    sent = [alice.send(bob)]
+    cluster.advance(1.0)
+    assert bob.delivered == sent
+    sent.append(alice.send(bob))
+    bob.close()
+    [moved] = cluster.connect(1, 2)
+    cluster.advance(0.02)
+    assert bob.over
+    # The first is on its way back, since bob is not there; the second is not yet, and now he is.
+    sent.append(alice.send(moved))
+    moved.close()
+    [back] = cluster.connect(0, 2)
+    cluster.advance(1.0)
+    assert moved.delivered + back.delivered == sent[1:]
+    assert not alice.nacked
+    sent.append(alice.send(back))
+    cluster.advance(1.0)
+    assert back.delivered[-1] == sent[-1]
+    assert not any(node.parcels._bouncing.get(peer) for node in cluster.nodes for peer in node.peers)
