@@ -38,7 +38,9 @@ from relay.backplane.options import ClusterOptions
 from relay.core import Core
 from relay.limits import Limits
 
-_PAIRS: Final = 16
+_LOADS: Final = ((256, 8, 16), (256, 1, 16), (256, 8, 128), (4096, 8, 16))
+"""Bytes of a frame, frames in flight of each pair, pairs. With few pairs few frames share a message between nodes."""
+_PAIRS: Final = max(pairs for _, _, pairs in _LOADS)
 _SPREAD: Final = 128
 """Pairs of which each end is in a worker by chance: with two workers half of them cross, give or take 4 %."""
 _TRIES: Final = 5
@@ -157,19 +159,19 @@ def measure(rounds: int, seconds: float) -> None:
         }
         edges = {name: _edges(*way) for name, way in ways.items()}
         stack.callback(_hang_up, chain.from_iterable(edges.values()))
-        for size, window in ((256, 8), (256, 1), (4096, 8)):
+        for size, window, pairs in _LOADS:
             costs: dict[str, list[float]] = {name: [] for name in ways}
             rates: dict[str, list[float]] = {name: [] for name in ways}
             parts: list[list[float]] = []
             for _ in range(rounds):
                 for name in ways:
-                    measured, spent = _load(edges[name], size, window, seconds, pids[name])
+                    measured, spent = _load(edges[name][:pairs], size, window, seconds, pids[name])
                     relays = sum(spent if name == "alone" else spent[:2])
                     costs[name].append(relays / measured.frames * 1e6)
                     rates[name].append(measured.frames / measured.seconds)
                     if name == "remote":
                         parts.append([each / measured.frames * 1e6 for each in spent])
-            print(f"\n{size} B, {window} in flight, {_PAIRS} pairs; median of {rounds} rounds of {seconds:g} s")
+            print(f"\n{size} B, {window} in flight, {pairs} pairs; median of {rounds} rounds of {seconds:g} s")
             base = statistics.median(costs["alone"])
             for name in ways:
                 cost = statistics.median(costs[name])
@@ -179,7 +181,8 @@ def measure(rounds: int, seconds: float) -> None:
                 )
             names = ("sender's node", "recipient's node", "NATS")
             middle = [statistics.median(column) for column in zip(*parts, strict=True)]
-            print("  remote: " + ", ".join(f"{name} {cost:.2f} µs" for name, cost in zip(names, middle, strict=True)))
+            shares = ", ".join(f"{name} {cost:.2f} µs" for name, cost in zip(names, middle, strict=True))
+            print(f"  remote: {shares}; ×{base / sum(middle):.2f} frames for the same CPU with that of NATS")
         latencies = {name: _latency(edges[name][0], 500) * 1e6 for name in ways}
         print("\nmedian latency, one frame at a time: " + ", ".join(f"{k} {v:.0f} µs" for k, v in latencies.items()))
 
