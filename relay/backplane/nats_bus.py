@@ -100,6 +100,11 @@ class _Client(Client):
         self._wire.abort()
         await super()._attempt_reconnect()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were put and have not left."""
+        return self._wire.unsent
+
     def put(self, *parts: bytes) -> None:
         """Send a command, in the order of calls, with all that is sent in this turn."""
         if self.is_connected:
@@ -294,7 +299,7 @@ class NatsBus:
 
     @property
     def backlog(self) -> int:
-        return 0 if self._client is None else self._client.pending_data_size
+        return 0 if self._client is None else self._client.unsent
 
     def publish(self, subject: str, *parts: bytes) -> None:
         if self._client is not None and self.connected:

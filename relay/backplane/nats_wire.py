@@ -251,6 +251,11 @@ class Wire(Transport):
             raise ConnectionResetError("not connected")
         return self._transport
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel has not taken."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def put(self, parts: tuple[bytes, ...]) -> None:
         """Send, unless the connection is lost: nats-py notices that a moment later."""
         if self._transport is not None and not self._connected.lost.done():

@@ -70,6 +70,7 @@ async def test_a_server_that_reads_nothing_is_left_with_what_lies_unsent(monkeyp
     # More than the kernel takes: the rest lies in our process, and would wait there for the end of TCP's patience.
     for _ in range(16):
         bus.publish("blindrelay.node.x", bytes(1024 * 1024))
+    await eventually(lambda: bus.backlog > 0, "it lies here, and the metric says so")
     await eventually(lambda: changes == [False, True], "the connection is given up, and there is another")
     assert server.connections == 2
     assert bus.connected
