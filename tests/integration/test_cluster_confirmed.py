@@ -20,14 +20,14 @@ from peers.store.message_rows import State
 from tests.peers.carrier.conversation import WAIT, Person, close_stores
 from tests.support.clients import run_async
 from tests.support.cutting import CuttingProxy
-from tests.support.nats_cluster import ClusterProcess
-from tests.support.wires import Wires
+from tests.support.nats_cluster import wired_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from peers.store.contacts import ContactRow
+    from tests.support.nats_cluster import ClusterProcess
 
 PLACES: Final = 3
 NAMES: Final = ("Alice", "Bob", "Carol")
@@ -40,17 +40,7 @@ PAUSE: Final = 0.1
 
 @pytest.fixture(scope="module")
 def relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcess]:
-    wires = Wires()
-    may_warn = ("cluster_node_gone", "cluster_unreachable")
-    try:
-        running = ClusterProcess(tmp_path_factory.mktemp("cluster"), wires=wires, limits=FREELY, may_warn=may_warn)
-        try:
-            yield running
-            running.check()
-        finally:
-            running.close()
-    finally:
-        wires.close()
+    yield from wired_cluster(tmp_path_factory.mktemp("cluster"), limits=FREELY)
 
 
 @pytest.fixture(autouse=True)

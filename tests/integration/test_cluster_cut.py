@@ -12,32 +12,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.clients import eventually, run_async
-from tests.support.nats_cluster import ClusterProcess
+from tests.support.nats_cluster import wired_cluster
 from tests.support.talkers import Talkers
-from tests.support.wires import Wires
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from tests.support.nats_cluster import ClusterProcess
     from tests.support.talkers import Talker
 
 REPLACED = (1008, "replaced by a newer session")
 FREELY = {"frames_per_second": 0, "bytes_per_second": 0, "handshakes_per_second": 0, "presence_per_second": 0}
-GIVEN_UP = ("cluster_node_gone", "cluster_unreachable")
 
 
 @pytest.fixture(scope="module")
 def relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcess]:
-    wires = Wires()
-    try:
-        running = ClusterProcess(tmp_path_factory.mktemp("cluster"), wires=wires, limits=FREELY, may_warn=GIVEN_UP)
-        try:
-            yield running
-            running.check()
-        finally:
-            running.close()
-    finally:
-        wires.close()
+    yield from wired_cluster(tmp_path_factory.mktemp("cluster"), limits=FREELY)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +53,22 @@ async def replaced(talker: Talker) -> None:
     await talker.gone()
     assert talker.over is not None
     assert (talker.over.code, talker.over.reason) == REPLACED
+
+
+async def all_is_well(
+    talkers: Talkers, everybody: list[Talker], others: Sequence[Talker], watched: Sequence[Talker]
+) -> None:
+    """Find that nothing was lost or doubled, that `others` noticed nothing, and that all know who is online."""
+    await talkers.traffic(everybody, 5)
+    await talkers.accounted(everybody)
+    talkers.in_doubt(everybody)
+    for sender in others:
+        for recipient in others:
+            assert not set(sender.refused) & set(sender.sent[recipient.id])
+    for talker in (*everybody, *watched):
+        assert not talker.lost
+    for watcher in everybody:
+        assert all(watcher.told_of(each)[-1] for each in watched)
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
@@ -138,17 +144,7 @@ async def test_a_split_that_is_refused_on_one_way_and_silent_on_the_other(relays
                 await watcher.until_told(each, online=True)
         for place in range(3):
             assert relays.ready(place) == "ready\n"
-        await talkers.traffic(everybody, 5)
-        await talkers.accounted(everybody)
-        talkers.in_doubt(everybody)
-        # Who was on the same side all the time noticed nothing.
-        for sender in others:
-            for recipient in others:
-                assert not set(sender.refused) & set(sender.sent[recipient.id])
-        for talker in (*everybody, alices, bobs):
-            assert not talker.lost
-        for watcher in everybody:
-            assert [watcher.told_of(each)[-1] for each in (alices, bobs, alone, one, two)] == [True] * 5
+        await all_is_well(talkers, everybody, others, (alices, bobs, alone, one, two))
 
 
 @run_async
@@ -189,13 +185,4 @@ async def test_a_relay_and_its_server_do_not_hear_each_other(relays: ClusterProc
         for watcher in others:
             await watcher.until_told(one, online=True)
         await talkers.whole(everybody)
-        await talkers.traffic(everybody, 5)
-        await talkers.accounted(everybody)
-        talkers.in_doubt(everybody)
-        for sender in others:
-            for recipient in others:
-                assert not set(sender.refused) & set(sender.sent[recipient.id])
-        for talker in (*everybody, alices, bobs):
-            assert not talker.lost
-        for watcher in everybody:
-            assert [watcher.told_of(each)[-1] for each in (alices, bobs, one)] == [True] * 3
+        await all_is_well(talkers, everybody, others, (alices, bobs, one))

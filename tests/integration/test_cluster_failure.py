@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import urllib.request
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import pytest
 from keys.identity import Identity
 from tests.support.clients import Closed, eventually, run_async
 from tests.support.nats_cluster import ClusterProcess
+from tests.support.talk import talk
 from wire import commands as c
 from wire.session import PeerFrame
 
@@ -48,28 +48,6 @@ async def there_and_back(one: Client, other: Client) -> None:
     assert await other.text_from(one.public) == b"before"
     await other.send(one.public, b"before")
     assert await one.text_from(other.public) == b"before"
-
-
-async def frame_for(recipient: Client) -> PeerFrame:
-    """Wait for a frame. What the recipient said just before a failure may be in doubt, and be answered as well."""
-    while not isinstance(item := await recipient.next(), PeerFrame):
-        assert isinstance(item, c.RecipientOffline)
-    return item
-
-
-async def talk(sender: Client, recipient: Client) -> None:
-    """Send until it arrives, as a client with an outbox does."""
-    arrived = asyncio.ensure_future(frame_for(recipient))
-    while not arrived.done():
-        nonce = await sender.send(recipient.public, b"hello")
-        refused = asyncio.ensure_future(sender.next())
-        await asyncio.wait({arrived, refused}, return_when=asyncio.FIRST_COMPLETED)
-        if refused.done():
-            assert refused.result() == c.RecipientOffline(recipient.id, nonce)
-        else:
-            refused.cancel()
-            await asyncio.wait({refused})
-    assert arrived.result().packet[:24] == nonce
 
 
 @run_async

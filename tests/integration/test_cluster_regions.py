@@ -27,13 +27,12 @@ from tests.integration.test_conversation import (  # noqa: F401 - they are colle
 from tests.support.clients import eventually, run_async
 from tests.support.nats_cluster import ClusterProcess
 from tests.support.nats_regions import Regions
+from tests.support.talk import talk
 from wire import commands as c
-from wire.session import PeerFrame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.clients import Client
 
 pytestmark = pytest.mark.needs("openssl")
 
@@ -207,18 +206,3 @@ async def test_a_region_is_cut_off_and_comes_back(relay: ClusterProcess, nats: R
 
 def nodes_gone(relay: ClusterProcess, index: int) -> int:
     return sum(record["event"] == "cluster_node_gone" for record in relay.relays[index].records)
-
-
-async def talk(sender: Client, recipient: Client) -> None:
-    """Send until it arrives, as a client with an outbox does."""
-    arrived = asyncio.ensure_future(recipient.expect(PeerFrame))
-    while not arrived.done():
-        nonce = await sender.send(recipient.public, b"hello")
-        refused = asyncio.ensure_future(sender.next())
-        await asyncio.wait({arrived, refused}, return_when=asyncio.FIRST_COMPLETED)
-        if refused.done():
-            assert refused.result() == c.RecipientOffline(recipient.id, nonce)
-        else:
-            refused.cancel()
-            await asyncio.wait({refused})
-    assert arrived.result().packet[:24] == nonce

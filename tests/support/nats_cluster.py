@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.clients import Clients, Door
 from tests.support.relay_process import RelayProcess
+from tests.support.wires import Wires
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from tests.support.wires import Wire, Wires
+    from tests.support.wires import Wire
 
 PROGRAM: Final = Path(sys.executable).with_name("nats-server")
 _START: Final = 30.0
@@ -269,3 +270,13 @@ def cluster(directory: Path, **how: Any) -> Iterator[ClusterProcess]:
         running.check()
     finally:
         running.close()
+
+
+def wired_cluster(directory: Path, **how: Any) -> Iterator[ClusterProcess]:
+    """Run a cluster with wires that can be cut, for a fixture; nothing may be warned of but what a cut brings about."""
+    wires = Wires()
+    may_warn = ("cluster_node_gone", "cluster_unreachable")
+    try:
+        yield from cluster(directory, wires=wires, may_warn=may_warn, **how)
+    finally:
+        wires.close()
