@@ -38,9 +38,8 @@ from relay.backplane.options import ClusterOptions
 from relay.core import Core
 from relay.limits import Limits
 
-_LOADS: Final = ((256, 8, 16), (256, 1, 16), (256, 8, 128), (4096, 8, 16))
+_LOADS: Final = ((256, 8, 16), (256, 1, 16), (4096, 8, 16), (256, 8, 128), (256, 1, 128))
 """Bytes of a frame, frames in flight of each pair, pairs. With few pairs few frames share a message between nodes."""
-_PAIRS: Final = max(pairs for _, _, pairs in _LOADS)
 _SPREAD: Final = 128
 """Pairs of which each end is in a worker by chance: with two workers half of them cross, give or take 4 %."""
 _TRIES: Final = 5
@@ -83,7 +82,7 @@ def _command(directory: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "relay", "--port", "0", "--admin", "off", "--drain", "0", *data, *limits, *more]
 
 
-def _edges(sending: Target, receiving: Target, pairs: int = _PAIRS) -> list[Edge]:
+def _edges(sending: Target, receiving: Target, pairs: int) -> list[Edge]:
     # Clients of an earlier load stay connected, as clients do.
     senders = open_links(sending, [Identity.generate() for _ in range(pairs)])
     recipients = open_links(receiving, [Identity.generate() for _ in range(pairs)])
@@ -157,9 +156,12 @@ def measure(rounds: int, seconds: float) -> None:
             "local": [one.pid or 0, two.pid or 0, nats_pid],
             "remote": [one.pid or 0, two.pid or 0, nats_pid],
         }
-        edges = {name: _edges(*way) for name, way in ways.items()}
+        edges: dict[str, list[Edge]] = {name: [] for name in ways}
         stack.callback(_hang_up, chain.from_iterable(edges.values()))
         for size, window, pairs in _LOADS:
+            for name, way in ways.items():
+                # Not before: who is connected and does not read answers no ping.
+                edges[name] += _edges(*way, pairs - len(edges[name]))
             costs: dict[str, list[float]] = {name: [] for name in ways}
             rates: dict[str, list[float]] = {name: [] for name in ways}
             parts: list[list[float]] = []

@@ -33,15 +33,15 @@ def figures(pattern: str, text: str) -> list[float]:
 
 def test_one_relay_beside_two_that_are_one(run: Callable[..., str]) -> None:
     printed = run("--rounds", "1", "--seconds", "0.1")
-    assert len(re.findall(r"^\d+ B, \d in flight, \d+ pairs; median of 1 rounds", printed, re.MULTILINE)) == 4
+    assert len(re.findall(r"^\d+ B, \d in flight, \d+ pairs; median of 1 rounds", printed, re.MULTILINE)) == 5
     for name in ("alone", "local", "remote"):
         rates = figures(rf"(?m)^  {name} +([\d,]+) frames/s", printed)
         costs = figures(rf"(?m)^  {name} .* ([\d.]+) µs of relay CPU a frame", printed)
-        assert len(rates) == len(costs) == 4
+        assert len(rates) == len(costs) == 5
         assert min(rates) > 0
         assert min(costs) > 0
     for name in ("sender's node", "recipient's node", "NATS"):
-        assert len(figures(rf"{name} ([\d.]+) µs", printed)) == 4
+        assert len(figures(rf"{name} ([\d.]+) µs", printed)) == 5
     assert min(figures(r"(?:alone|local|remote) (\d+) µs", printed.splitlines()[-1])) > 0
 
 
