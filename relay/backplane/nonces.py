@@ -128,9 +128,11 @@ class Nonces:
             self._have[peer.number] = serial + 1
         if number >= len(self._memories):
             self._node.count("unknown")
-        elif not self._memories[number].remember(key, digest) and number == _HANDSHAKES:
-            if not in_order or self._lacking:
-                return
+        elif self._memories[number].remember(key, digest):
+            if number == _HANDSHAKES:
+                # What was repeated before may have claimed nothing here; this one is its owner's.
+                self._repeated.pop((peer, key), None)
+        elif number == _HANDSHAKES and in_order and not self._lacking:
             if len(self._repeated) >= _REPEATED:
                 self._repeated.clear()
             self._repeated[peer, key] = None
@@ -249,12 +251,17 @@ class Nonces:
             return
         self._donor = None
         lacking = {each.number: each for each in self._lacking}
+        linked = {each.number: each for each in self._node.peers if each.up}
         for part in split(body, HAVE.size):
             number, have = HAVE.unpack(part)
             node = lacking.get(number)
             if node is None:
                 if number not in self._have and number != self._node.number and have <= _MOST:
                     self._known(number, have)
+                    if number in linked:
+                        # It was told that we have nothing of it, and its word is on its way: what it took since the
+                        # donor heard of it nobody else would bring.
+                        self._meet(linked[number], have)
             elif self._lacking.pop(node) > have:
                 # Told to the one that gave, and to us, at times between which it took some.
                 self._meet(node, have)

@@ -85,14 +85,15 @@ class Shares:
 
     def expire(self) -> None:
         """Forget small amounts that were never told: their buckets are full again by now."""
-        self._untold = OrderedDict(
-            ((number, digest), count)
-            for (number, digest), count in self._untold.items()
-            if self._rates[number].remembers(digest)
-        )
         self._node.core.turns.task(self._expire_steps())
 
     def _expire_steps(self) -> Iterator[None]:
+        for count, untold in enumerate(list(self._untold), 1):
+            number, digest = untold
+            if not self._rates[number].remembers(digest):
+                self._untold.pop(untold, None)
+            if count % _STEP == 0:
+                yield
         for count, owner in enumerate(list(self._spenders), 1):
             spent = self._spenders.pop(owner, None)
             if spent is not None:
@@ -180,9 +181,17 @@ class Shares:
 
     def established(self, peer: Peer) -> None:
         """Tell a node that is new to us of the addresses with many connections here."""
-        for digest, count in self._places.items():
-            peer.put(Kind.PLACES, SPENT.pack(digest, count))
+        self._node.core.turns.task(self._places_steps(peer))
         self.nonces.established(peer)
+
+    def _places_steps(self, peer: Peer) -> Iterator[None]:
+        digests = list(self._places)
+        for start in range(0, len(digests), KEYS_PER_RECORD):
+            # What they have now: what is told of them from now on comes after this.
+            part = [digest for digest in digests[start : start + KEYS_PER_RECORD] if digest in self._places]
+            if part and peer.alive:
+                peer.put(Kind.PLACES, b"".join([SPENT.pack(digest, self._places[digest]) for digest in part]))
+            yield
 
     # --- Said by others ----------------------------------------------------------------------------------------------
 
