@@ -46,6 +46,7 @@ _SPENDER: Final = 1024
 """Of these, those of one client."""
 _STEP: Final = 128
 _PARTS: Final = 1000
+_PAIRS: Final = frozenset(number for number, name in enumerate(RATES) if name.endswith("_pair"))
 WAKES_TARGET: Final = RATES.index("wakes_target")
 SHARE: Final = 0.25
 """The part of a burst, or of the connections of one address, that all nodes together may not know of."""
@@ -145,7 +146,8 @@ class Shares:
         spent[number, digest] = None
         self._spender_buckets += 1
         if len(spent) > _SPENDER:
-            del spent[next(iter(spent))]
+            # A pair's: pairs can be made up without end, also by one whose own allowance is used up and told of no more.
+            del spent[next(each for each in spent if each[0] in _PAIRS)]
             self._spender_buckets -= 1
         while self._spender_buckets > _SPENDERS:
             self._spender_buckets -= len(self._spenders.popitem(last=False)[1])

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.backplane import nonces
+from relay.backplane import nonces, shares
 from relay.backplane.holdings import SAME_TIME, Held
 from relay.backplane.records import Kind
+from relay.limits import Limits
 from tests.relay.cluster import Cluster
 from tests.relay.harness import client_frame, identity, upgrade
 from wire import commands as c
@@ -248,11 +249,11 @@ def longest(steps: Iterator[None], done: Callable[[], int]) -> int:
 
 def test_small_amounts_are_forgotten_in_slices() -> None:
     cluster = Cluster(2)
-    shares = cluster.nodes[0].shares
+    mine = cluster.nodes[0].shares
     for number in range(10_000):
-        shares._untold[0, number.to_bytes(16, "big")] = 1
-    assert longest(shares._expire_steps(), lambda: 10_000 - len(shares._untold)) <= 1024
-    assert not shares._untold
+        mine._untold[0, number.to_bytes(16, "big")] = 1
+    assert longest(mine._expire_steps(), lambda: 10_000 - len(mine._untold)) <= 1024
+    assert not mine._untold
 
 
 def test_a_new_node_is_told_of_connections_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,3 +278,28 @@ def test_a_new_node_is_told_of_connections_in_slices(monkeypatch: pytest.MonkeyP
     assert max(heard) <= 1024
     assert len(heard) < 10
     assert len(cluster.labs[1].core.door.tally._elsewhere) == 5000
+
+
+# --- Allowances ------------------------------------------------------------------------------------------------------
+
+
+def test_who_names_many_targets_does_not_have_its_own_spending_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused for the sender's sake still spends from a pair's bucket, and only so many are kept."""
+    monkeypatch.setattr(shares, "_SPENDER", 6)
+    cluster = Cluster(3, Limits(introductions_burst=3, introductions_per_second=0.001))
+    friends = cluster.connect(0, *range(60, 64))
+    for at in range(3):
+        peer = cluster.labs[at].peer(1).open()
+        cluster.advance(0.2)
+        assert peer.of(c.HandshakeOk)
+        for friend in friends:
+            peer.say(c.Introduce(friend.id, "Alice"))
+        for number in range(100, 120):
+            peer.say(c.Introduce(identity(number).id, "Alice"))
+        cluster.advance(0.2)
+        spent = cluster.nodes[at].shares
+        assert spent._spender_buckets == sum(map(len, spent._spenders.values()))
+        assert len(spent._spenders[peer.id]) <= 6
+        peer.close()
+        cluster.advance(0.2)
+    assert sum(len(friend.of(c.IntroFrom)) for friend in friends) == 3
