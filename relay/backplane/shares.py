@@ -146,7 +146,7 @@ class Shares:
         spent[number, digest] = None
         self._spender_buckets += 1
         if len(spent) > _SPENDER:
-            # A pair's: pairs can be made up without end, also by one whose own allowance is used up and told of no more.
+            # A pair's: they can be made up without end, also by one whose own allowance is used up, and told no more.
             del spent[next(each for each in spent if each[0] in _PAIRS)]
             self._spender_buckets -= 1
         while self._spender_buckets > _SPENDERS:

@@ -140,13 +140,19 @@ def test_a_newcomer_has_what_a_far_node_took_while_a_near_one_gave_it_all(
     unheard = iter(range(1))
     cluster.medium.lose = lambda _source, to, _data: to is far and next(unheard, None) is not None
     memory = cluster.labs[0].core.handshakes_seen
-    new = None
+    new = missing = None
     for count in range(200):
         if count == 50:
             new = cluster.add()
             cluster.nodes[0]._announce()
         memory.first_time((1000 + count).to_bytes(32, "big"), bytes(24))
         cluster.advance(0.01)
+        linked = [] if new is None else [peer.up for peer in new.peers]
+        if new is not None and missing is None and linked == [True, True] and new.shares.nonces.whole:
+            # It listens from here on: only what is on its way in this moment is still to come.
+            missing = count - new.shares.nonces._have[cluster.nodes[0].number]
+    assert missing is not None
+    assert missing < 15
     cluster.advance(5.0)
     assert new is not None
     assert len(new.core.handshakes_seen) == keys + 200
