@@ -149,7 +149,10 @@ class Claims:
         if not self._current(claim):
             return
         node = self._node
-        if found.outcome is not Outcome.ANSWER:
+        if found.outcome is Outcome.TIMEOUT and node.was_away:
+            # The answer may be here, unread.
+            node.later(AGAIN, self._again, claim)
+        elif found.outcome is not Outcome.ANSWER:
             self._granted(claim)
         elif found.standing is Standing.HOLDING:
             self._stand_in_line(claim, node.peer(found.node))
@@ -238,7 +241,10 @@ class Claims:
         if not holder:
             return
         now = self._node.clock()
-        if now - holder.heard >= ANSWER_WITHIN:
+        if self._node.was_away:
+            # Nobody was heard meanwhile, and what the holder's node said may be here, unread.
+            self._node.later(AGAIN, self._overdue, claim, number, until)
+        elif now - holder.heard >= ANSWER_WITHIN:
             self._step_out(claim)
             self._granted(claim)
         elif now >= until:

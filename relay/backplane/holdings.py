@@ -4,6 +4,11 @@ Subscriptions take a moment to be known at all NATS servers, so two nodes may le
 newcomer is asked for once more. So are, whenever two nodes have not heard each other for a while, all sessions that are
 younger than that. Of two sessions the node with the lower number says which one stays: that of the lower number if both
 began within `SAME_TIME`, else the later, which is where the client is now. The other is ended as replaced.
+
+Of three or more each pair is judged by itself, and all pairs at once when the bus comes back: the first may be as old
+as the second, the second as the third, and the first be ended because of the third. So that one stays, a node ends its
+own at once, and another's only `DROP_AFTER` later, if its own is still there: that of the highest number is ended by
+nobody at once, and of those that are left the one of the lowest number by nobody at all.
 """
 
 from collections.abc import Iterator
@@ -29,6 +34,9 @@ CHECKS: Final = 5
 """How often it is looked for while there is no answer."""
 SAME_TIME: Final = 3.0
 """Seconds within which two sessions began at the same time."""
+DROP_AFTER: Final = 1.0
+"""Seconds until the other one of two sessions is ended: more than it takes until all nodes have told what they have."""
+_LOOKED_AT: Final = 1024
 
 
 class Held:
@@ -124,9 +132,13 @@ class Holdings:
             # One node decides, else both sessions might go, or none.
             peer.put(Kind.HOLDS, HOLD.pack(client_id, held.serial, int(ours * 1e6)))
         elif abs(ours - age) < SAME_TIME or ours < age:
-            peer.put(Kind.DROP, DROP.pack(client_id, serial))
+            self._node.later(DROP_AFTER, self._drop, held, peer, serial)
         else:
             self._end(held)
+
+    def _drop(self, held: Held, peer: Peer, serial: int) -> None:
+        if self._held.get(held.session.id) is held:
+            peer.put(Kind.DROP, DROP.pack(held.session.id, serial))
 
     def _end(self, held: Held) -> None:
         if held.session.phase is Phase.OPEN:
@@ -153,12 +165,15 @@ class Holdings:
         """Tell the node that decides of all sessions younger than that, in slices."""
         now = self._node.clock()
         parts = []
-        for client_id, held in list(self._held.items()):
-            if held.admitted is not None and now - held.admitted <= younger and self._held.get(client_id) is held:
+        for count, client_id in enumerate(list(self._held), 1):
+            held = self._held.get(client_id)
+            if held is not None and held.admitted is not None and now - held.admitted <= younger:
                 parts.append(HOLD.pack(client_id, held.serial, int((now - held.admitted) * 1e6)))
             if len(parts) == KEYS_PER_RECORD:
                 peer.put(Kind.HOLDS, b"".join(parts))
                 parts.clear()
+            if count % _LOOKED_AT == 0:
+                # Of a hundred thousand nearly all are older than a silence of some seconds.
                 yield
         if parts and peer.alive:
             peer.put(Kind.HOLDS, b"".join(parts))

@@ -164,6 +164,11 @@ class Backplane:
         return self.router.idle and all(peer.settled for peer in self.peers)
 
     @property
+    def was_away(self) -> bool:
+        """Whether this node stood still until just now: what it waited for may lie unread, and timers say nothing."""
+        return self.clock() - self._beat_at > 2 * BEAT
+
+    @property
     def degraded(self) -> bool:
         """Whether this relay cannot reach the others now."""
         return not self.bus.connected

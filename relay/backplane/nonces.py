@@ -83,6 +83,8 @@ class Nonces:
         self._have: dict[bytes, int] = {}
         # Nodes whose past is not here yet, with how many of their own they had when we met.
         self._lacking: dict[Peer, int] = {}
+        # Nodes that have yet to say how many they took, or to send what of these is missing here: up to which.
+        self._awaited: dict[Peer, int] = {}
         self._joined = False
         self._donor: Peer | None = None
         self._giving: dict[Peer, Iterator[tuple[Kind, bytes]]] = {}
@@ -102,7 +104,8 @@ class Nonces:
     @property
     def whole(self) -> bool:
         """Whether the past of all nodes with a link is here."""
-        return not self._lacking and all(peer.number in self._have for peer in self._node.peers if peer.up)
+        told = not self._lacking and not self._awaited
+        return told and all(peer.number in self._have for peer in self._node.peers if peer.up)
 
     # --- Live --------------------------------------------------------------------------------------------------------
 
@@ -128,9 +131,11 @@ class Nonces:
             self._have[peer.number] = serial + 1
         if number >= len(self._memories):
             self._node.count("unknown")
-        elif not self._memories[number].remember(key, digest) and number == _HANDSHAKES:
-            if not in_order or self._lacking:
-                return
+        elif self._memories[number].remember(key, digest):
+            if number == _HANDSHAKES:
+                # What was repeated before may have claimed nothing here; this one is its owner's.
+                self._repeated.pop((peer, key), None)
+        elif number == _HANDSHAKES and in_order and not self._lacking:
             if len(self._repeated) >= _REPEATED:
                 self._repeated.clear()
             self._repeated[peer, key] = None
@@ -147,6 +152,7 @@ class Nonces:
 
     def established(self, peer: Peer) -> None:
         """There is a link to a node that knows nothing of what was said before."""
+        self._awaited[peer] = NEVER
         self._meet(peer, self._have.get(peer.number, NEVER))
 
     def _meet(self, peer: Peer, have: int) -> None:
@@ -161,6 +167,7 @@ class Nonces:
         if serial > _MOST:
             self._node.count("malformed")
             return
+        self._awaited.pop(peer, None)
         if peer.number not in self._have:
             self._known(peer.number, serial)
             if whole:
@@ -168,6 +175,9 @@ class Nonces:
             elif serial:
                 # It is as new as we are, or still asks others for the past: all that it can add is its own.
                 self._meet(peer, 0)
+                self._awaited[peer] = serial
+        elif serial > self._have[peer.number]:
+            self._awaited[peer] = serial
         if have != NEVER:
             self._tell_missed(peer, have)
         self._node.linked()
@@ -200,7 +210,11 @@ class Nonces:
             if first > have:
                 # It is too much for what it keeps; somebody's memory has more of it.
                 self._lacks(peer, first)
-            self._have[peer.number] = max(have, first + (len(body) - SERIAL.size) // NONCE.size)
+            have = max(have, first + (len(body) - SERIAL.size) // NONCE.size)
+            self._have[peer.number] = have
+            if have >= self._awaited.get(peer, NEVER):
+                del self._awaited[peer]
+                self._node.linked()
         self._node.core.turns.task(self._remember(body[SERIAL.size :]))
 
     def _remember(self, entries: bytes) -> Iterator[None]:
@@ -249,15 +263,23 @@ class Nonces:
             return
         self._donor = None
         lacking = {each.number: each for each in self._lacking}
+        linked = {each.number: each for each in self._node.peers if each.up}
         for part in split(body, HAVE.size):
             number, have = HAVE.unpack(part)
             node = lacking.get(number)
             if node is None:
                 if number not in self._have and number != self._node.number and have <= _MOST:
                     self._known(number, have)
-            elif self._lacking.pop(node) > have:
-                # Told to the one that gave, and to us, at times between which it took some.
-                self._meet(node, have)
+                    if number in linked:
+                        # It was told that we have nothing of it, and its word is on its way: what it took since the
+                        # donor heard of it nobody else would bring.
+                        self._meet(linked[number], have)
+            else:
+                serial = self._lacking.pop(node)
+                if serial > have:
+                    # Told to the one that gave, and to us, at times between which it took some.
+                    self._meet(node, have)
+                    self._awaited[node] = serial
         self._lacking.pop(peer, None)
         self._ask()
         self._node.linked()
@@ -314,6 +336,7 @@ class Nonces:
         """A node is gone, or begins anew."""
         self._repeated = {entry: None for entry in self._repeated if entry[0] is not peer}
         self._given(peer)
+        self._awaited.pop(peer, None)
         if peer.number in self._have:
             # Who asks next is to get all that this one said.
             self._view = None

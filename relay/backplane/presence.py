@@ -45,6 +45,8 @@ class RemotePresence:
         self._leaving: set[bytes] = set()
         self._questions: dict[int, _Question] = {}
         self._asking: dict[bytes, int] = {}
+        # Those of them of which nobody was told yet: whoever asked first waits for the answer.
+        self._untold: set[bytes] = set()
         self._number = 0
 
     def __len__(self) -> int:
@@ -101,7 +103,10 @@ class RemotePresence:
         number = self._number
         self._questions[number] = _Question(set(asked), x_pubs, done)
         for x_pub in x_pubs:
-            self._asking[x_pub] = self._asking.get(x_pub, 0) + 1
+            count = self._asking.get(x_pub, 0)
+            self._asking[x_pub] = count + 1
+            if not count:
+                self._untold.add(x_pub)
         for peer in asked:
             self._who(peer, number, x_pubs)
         node.later(ANSWER_WITHIN, self._overdue, number)
@@ -121,6 +126,8 @@ class RemotePresence:
             self._asking[x_pub] -= 1
             if not self._asking[x_pub]:
                 del self._asking[x_pub]
+        # Whoever asked is told now. From here on changes are news, also while another still waits for its own answer.
+        self._untold.difference_update(question.x_pubs)
         question.done()
 
     def ask_all(self, peer: Peer) -> Iterator[None]:
@@ -149,13 +156,13 @@ class RemotePresence:
             self._count(x_pub, 1)
         moved = bool(before) or x_pub in self._leaving
         self._leaving.discard(x_pub)
-        if x_pub in self._asking:
+        if x_pub in self._untold:
             return  # whoever asked is told in a moment, and nobody else watches it
         # One that was elsewhere was replaced: its watchers are told both.
         core.presence_changed(x_pub, Change.ONLINE | Change.OFFLINE if moved else Change.ONLINE)
 
     def _gone(self, peer: Peer, x_pub: bytes) -> None:
-        if self._forget(peer, x_pub) and x_pub not in self._asking:
+        if self._forget(peer, x_pub) and x_pub not in self._untold:
             self._node.core.presence_changed(x_pub, Change.OFFLINE)
 
     def _forget(self, peer: Peer, x_pub: bytes) -> bool:
@@ -212,7 +219,7 @@ class RemotePresence:
         for count, x_pub in enumerate(gone, 1):
             if x_pub in self._leaving:
                 self._leaving.discard(x_pub)
-                if x_pub not in self._asking:
+                if x_pub not in self._untold:
                     self._node.core.presence_changed(x_pub, Change.OFFLINE)
             if count % 64 == 0:
                 yield

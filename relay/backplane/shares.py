@@ -46,6 +46,7 @@ _SPENDER: Final = 1024
 """Of these, those of one client."""
 _STEP: Final = 128
 _PARTS: Final = 1000
+_PAIRS: Final = frozenset(number for number, name in enumerate(RATES) if name.endswith("_pair"))
 WAKES_TARGET: Final = RATES.index("wakes_target")
 SHARE: Final = 0.25
 """The part of a burst, or of the connections of one address, that all nodes together may not know of."""
@@ -85,14 +86,15 @@ class Shares:
 
     def expire(self) -> None:
         """Forget small amounts that were never told: their buckets are full again by now."""
-        self._untold = OrderedDict(
-            ((number, digest), count)
-            for (number, digest), count in self._untold.items()
-            if self._rates[number].remembers(digest)
-        )
         self._node.core.turns.task(self._expire_steps())
 
     def _expire_steps(self) -> Iterator[None]:
+        for count, untold in enumerate(list(self._untold), 1):
+            number, digest = untold
+            if not self._rates[number].remembers(digest):
+                self._untold.pop(untold, None)
+            if count % _STEP == 0:
+                yield
         for count, owner in enumerate(list(self._spenders), 1):
             spent = self._spenders.pop(owner, None)
             if spent is not None:
@@ -144,7 +146,8 @@ class Shares:
         spent[number, digest] = None
         self._spender_buckets += 1
         if len(spent) > _SPENDER:
-            del spent[next(iter(spent))]
+            # A pair's: they can be made up without end, also by one whose own allowance is used up, and told no more.
+            del spent[next(each for each in spent if each[0] in _PAIRS)]
             self._spender_buckets -= 1
         while self._spender_buckets > _SPENDERS:
             self._spender_buckets -= len(self._spenders.popitem(last=False)[1])
@@ -180,9 +183,17 @@ class Shares:
 
     def established(self, peer: Peer) -> None:
         """Tell a node that is new to us of the addresses with many connections here."""
-        for digest, count in self._places.items():
-            peer.put(Kind.PLACES, SPENT.pack(digest, count))
+        self._node.core.turns.task(self._places_steps(peer))
         self.nonces.established(peer)
+
+    def _places_steps(self, peer: Peer) -> Iterator[None]:
+        digests = list(self._places)
+        for start in range(0, len(digests), KEYS_PER_RECORD):
+            # What they have now: what is told of them from now on comes after this.
+            part = [digest for digest in digests[start : start + KEYS_PER_RECORD] if digest in self._places]
+            if part and peer.alive:
+                peer.put(Kind.PLACES, b"".join([SPENT.pack(digest, self._places[digest]) for digest in part]))
+            yield
 
     # --- Said by others ----------------------------------------------------------------------------------------------
 

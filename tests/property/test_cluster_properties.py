@@ -157,6 +157,8 @@ OUTAGES: Final = st.one_of(
     st.tuples(st.just("heal")),
     st.tuples(st.just("cut"), nodes),
     st.tuples(st.just("restore"), nodes),
+    st.tuples(st.just("outage")),
+    st.tuples(st.just("end of outage")),
     st.tuples(st.just("wait"), st.sampled_from([2.0, 6.0])),
 )
 
@@ -179,6 +181,15 @@ def play(history: History, steps: list[tuple[Any, ...]]) -> None:
             cluster.medium.split([alone], [bus for bus in cluster.buses if bus is not alone])
         elif name == "heal":
             cluster.medium.heal()
+        elif name == "outage":
+            # NATS itself is gone; when it is back all nodes meet in one moment.
+            for bus in cluster.buses:
+                if bus.up:
+                    bus.cut()
+        elif name == "end of outage":
+            for bus in cluster.buses:
+                if not bus.up:
+                    bus.restore()
         elif name == "cut":
             if cluster.buses[what[0]].up:
                 cluster.buses[what[0]].cut()
