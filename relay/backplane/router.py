@@ -8,7 +8,8 @@ are tried once more.
 back, or somebody claims the id here, all later ones wait, until the node that it was sent to has said that it took all
 that was sent to it (a *barrier*): by then everything that is to come back is here. What came back stands before what
 waited. A node that sent one back sends back all that follow for that id, until the barrier comes: it may have the id
-again by then, and would deliver them before what it sent back. A parcel that comes back although nothing waits for it is too late for that, and its sender is told.
+again by then, and would deliver them before what it sent back. A parcel that comes back although nothing waits for it
+is too late for that, and its sender is told.
 """
 
 from collections import deque
