@@ -68,12 +68,21 @@ class _Subscriptions(dict[int, Any]):
 class _Client(Client):
     """nats-py without queues and tasks between the connection and us."""
 
-    def __init__(self, answered: Callable[[str, bytes, bytes | None], None], answers: str, answers_of_all: str) -> None:
+    def __init__(
+        self,
+        answered: Callable[[str, bytes, bytes | None], None],
+        answers: str,
+        answers_of_all: str,
+        *,
+        encrypted: bool = False,
+    ) -> None:
         super().__init__()
+        self._encrypted = encrypted
         self._answered = answered
         self._answers = answers.encode()
         self._answers_of_all = answers_of_all.encode()
         self._loop = asyncio.get_running_loop()
+        self._ending: asyncio.Task[None] | None = None
         self._wire = Wire(self.take)
         # nats-py makes a transport where there is none.
         self._transport = self._wire
@@ -98,7 +107,41 @@ class _Client(Client):
         # server that is stopped or behind a broken line does not take it before TCP itself gives up, in a quarter of an
         # hour: until then nobody would be told that the connection is lost, and no other server be tried.
         self._wire.abort()
-        await super()._attempt_reconnect()
+        try:
+            await super()._attempt_reconnect()
+        except Exception as error:  # noqa: BLE001 - what a server says can bring about any, and would end all tries
+            await self._error_cb(error)
+            # As nats-py gives up of itself: in a task, for it ends this one.
+            self._ending = self._loop.create_task(self._close(Client.CLOSED))
+
+    async def _process_connect_init(self) -> None:
+        # A try may fail after these began, and they would read and ping beside those of the next.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        await super()._process_connect_init()
+
+    def _connect_command(self) -> bytes:
+        # nats-py goes on without TLS, and with our password, if the greeting does not ask for it: anybody on the way
+        # can take that out.
+        if self._encrypted and not self._wire.encrypted:
+            raise nats.errors.Error("nats: TLS is asked for, and the server does not offer it")
+        return super()._connect_command()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # nats-py writes what it has first, and waits until that has left: a server that reads nothing would keep us
+        # from ever hearing that it is over.
+        self._pending, self._pending_data_size = [], 0
+        late = self._loop.call_later(_CLOSE_WITHIN / 2, self._wire.abort)
+        try:
+            await super()._close(status, do_cbs)
+        finally:
+            late.cancel()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that have not left."""
+        return self._wire.backlog
 
     def put(self, *parts: bytes) -> None:
         """Send a command, in the order of calls, with all that is sent in this turn."""
@@ -174,9 +217,9 @@ class NatsBus:
 
     async def _connect(self) -> None:
         options = self._options
-        client = _Client(self._answer_came, self._answers, f"{options.prefix}.answer.")
         how: dict[str, Any] = {}
         context = _tls(options)
+        client = _Client(self._answer_came, self._answers, f"{options.prefix}.answer.", encrypted=context is not None)
         if context is not None:
             how["tls"] = context
         if options.credentials is not None:
@@ -294,7 +337,7 @@ class NatsBus:
 
     @property
     def backlog(self) -> int:
-        return 0 if self._client is None else self._client.pending_data_size
+        return 0 if self._client is None else self._client.backlog
 
     def publish(self, subject: str, *parts: bytes) -> None:
         if self._client is not None and self.connected:
