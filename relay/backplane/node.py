@@ -46,6 +46,7 @@ not read by then it may yet deliver, although that was answered with 0x03."""
 _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
+_LEAST: Final = 1024
 
 REFUSED: Final = (
     "old_link",
@@ -116,14 +117,18 @@ class Backplane:
 
     def begin(self) -> None:
         """Listen to the others, and say that we are here."""
-        # The header of a message and what seals it need some bytes of what the bus takes at once.
-        self.chunk = min(CHUNK, self.bus.max_payload - _HEADROOM)
+        self._size()
         self.bus.subscribe(self.seals.own_subject, self._received)
         self.bus.subscribe(self.seals.all_subject, self._announced_by)
         self.core.cluster = self
         self._announce()
         self._beat_at = self.clock()
         self._beat_timer = self.core.loop.call_later(BEAT, self._beat)
+
+    def _size(self) -> None:
+        # The header of a message and what seals it need some bytes of what the bus takes at once. A server that takes
+        # next to nothing is none to work with, but must not have us send nothing for ever either.
+        self.chunk = min(CHUNK, max(_LEAST, self.bus.max_payload - _HEADROOM))
 
     async def close(self) -> None:
         """Leave in order: what was acknowledged by nobody yet is given a moment, then all are told."""
@@ -447,6 +452,8 @@ class Backplane:
             return
         log = structlog.get_logger()
         if connected:
+            # It may be another server, that takes less.
+            self._size()
             self.core.ready.recovered("cluster")
             log.info("cluster_reachable", node=self.label)
             self._announce()

@@ -65,3 +65,50 @@ def test_a_link_is_made_again_while_both_have_too_much_for_each_other() -> None:
     cluster.advance(3.0)
     check_all_arrived(cluster, pairs, sent)
     assert [node.refused["malformed"] for node in cluster.nodes] == [0, 0]
+
+
+def test_another_server_may_take_less_in_a_message() -> None:
+    cluster = Cluster(2, LIMITS)
+    [alice], [bob] = cluster.connect(0, 1), cluster.connect(1, 2)
+    alice.send(bob)
+    cluster.advance(0.1)
+    for bus in cluster.buses:
+        bus.cut()
+        bus.max_payload = 16 * 1024
+        bus.restore()
+    cluster.advance(1.0)
+    cluster.medium.seen.clear()
+    sent = alice.send(bob, SIZE)
+    cluster.advance(0.1)
+    assert bob.delivered[1:] == [sent]
+    assert max(len(data) for _, data in cluster.medium.seen) <= 16 * 1024
+    # None that works; a node that meets one must not stand still for that.
+    for bus in cluster.buses:
+        bus.cut()
+        bus.max_payload = 100
+        bus.restore()
+    assert [node.chunk > 0 for node in cluster.nodes] == [True, True]
+
+
+def test_an_error_at_one_recipient_neither_loses_nor_doubles_what_is_for_others() -> None:
+    cluster = Cluster(2, LIMITS)
+    [alice], [bob, carol] = cluster.connect(0, 1), cluster.connect(1, 2, 3)
+    for to in (bob, carol):
+        alice.send(to)
+    cluster.advance(0.1)
+    errors: list[object] = []
+    cluster.loop.call_exception_handler = errors.append  # type: ignore[method-assign, attr-defined]
+    session, mask = carol.session, carol.session.mask
+    session.mask = None  # type: ignore[assignment]
+    sent = [alice.send(bob), alice.send(bob)]
+    alice.send(carol)
+    sent += [alice.send(bob), alice.send(bob)]
+    cluster.advance(0.1)
+    session.mask = mask
+    cluster.advance(2.0)
+    assert errors
+    assert bob.delivered[1:] == sent
+    kept = alice.send(carol)
+    cluster.advance(1.0)
+    assert carol.delivered[1:] == [kept]
+    cluster.check_settled()
