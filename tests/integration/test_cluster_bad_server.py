@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.backplane import ClusterError, ClusterOptions, nats_bus
+from relay.backplane import ClusterError, ClusterOptions, nats_bus, nats_client
 from relay.backplane.nats_bus import NatsBus
 from tests.support.certificates import make_certificate
 from tests.support.clients import eventually, run_async
@@ -100,7 +100,7 @@ async def serving() -> AsyncIterator[Script]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats_bus, "_AGAIN", 0.01)
     monkeypatch.setattr(nats_bus, "_TRY_FOR", 0.1)
-    monkeypatch.setattr(nats_bus, "_CLOSE_WITHIN", 0.4)
+    monkeypatch.setattr(nats_client, "_GIVE_UP_WITHIN", 0.2)
 
 
 async def back(bus: NatsBus, script: Script, count: int) -> None:
