@@ -11,8 +11,11 @@
 - `recovery`: whom to tell that it is time to send again.
 - `claims`: who may have an id. `holdings`: who has it, and that only one does.
 - `presence`: who is online. `shares`: limits. `nonces`: replay memory.
-- `node`: this relay as one of many, which puts these together; `joining`: how it becomes one; `outsiders`: who cannot.
-- `bus`, `nats_bus`, `nats_wire`: what lies below; `permissions`: whether it lets us; `lookup`: questions over it.
+- `node`: this relay as one of many, which puts these together; `dispatch`: who takes a record; `flushing`: when what
+  waits leaves; `barriers`: word that what was sent to an id was taken; `joining`: how it becomes one; `outsiders`: who
+  cannot.
+- `bus`, `nats_bus`, `nats_client`, `nats_wire`: what lies below; `permissions`: whether it lets us; `lookup`: questions
+  over it.
 """
 
 from typing import TYPE_CHECKING

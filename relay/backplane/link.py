@@ -127,8 +127,11 @@ class Peer(Outgoing):
             self._message([], now)
 
     def _acknowledgeable(self) -> int:
-        # Who does not take what its frames cause (refusals, bounces) is to send no more of them.
-        return self._have if self._waiting_bytes <= self.bound else self._told
+        # Who does not take what its frames cause (refusals, bounces) is to send no more of them. Not both may ask that
+        # of each other: neither would ever send again. To the one that never does `MOST_NEWS` (`node`) is the bound.
+        if self._waiting_bytes <= self.bound or self._owner.seals.number < self.number:
+            return self._have
+        return self._told
 
     def _message(self, parts: list[bytes], now: float) -> None:
         keys = self._keys
@@ -248,6 +251,8 @@ class Peer(Outgoing):
         """Ask for a link, or answer who asks."""
         owner = self._owner
         self._hello_at = now
+        # Said here, and so the least that the first message of the next link may say.
+        self._told = self._have
         body = _HELLO.pack(
             *owner.versions,
             self._offer if mine is None else mine,

@@ -1,32 +1,32 @@
 """The bus over NATS, by nats-py: it connects, authenticates, reconnects and parses; what it receives we dispatch.
 
 nats-py keeps a queue and a task for each subscription, about 4 KiB, and a task switch for each message. A node has a
-subscription for each session, so both are too much: :class:`_Client` takes messages where they are received
+subscription for each session, so both are too much: :class:`NatsClient` takes messages where they are received
 (:mod:`relay.backplane.nats_wire`), and keeps for each subscription a few words that are enough for nats-py to renew it
-after a reconnection. That relies on names that begin with an underscore; `constraints.txt` pins what was tested, and
-the tests of the bus go through all of them. With 50,000 ids (`python -m bench.cluster --ids 50000`) joining takes some
+after a reconnection. With 50,000 ids (`python -m bench.cluster --ids 50000`) joining takes some
 65 µs of processor time and 1.9 KiB for each, all that the node keeps of it and the check a second later included.
 """
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
-from nats.protocol.command import pub_cmd, sub_cmd, unsub_cmd
+from nats.protocol.command import pub_cmd
 
 from keys.errors import KeyFileError
 from keys.nats_credentials import read_credentials
 from relay.backplane.bus import Answered, Outcome, Received
-from relay.backplane.nats_wire import Wire
+from relay.backplane.nats_client import NatsClient, Subscription, Subscriptions
 from relay.backplane.options import ClusterError, ClusterOptions
 from relay.backplane.permissions import forbidden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CONNECT_WITHIN: Final = 15.0
 """Seconds until a relay that starts gives up: a NATS cluster of the same machine may be starting too."""
@@ -35,97 +35,6 @@ _AGAIN: Final = 0.5
 _PING_EVERY: Final = 2
 """Seconds; two unanswered, and the server is as good as gone: another one is tried."""
 _CLOSE_WITHIN: Final = 2.0
-
-
-class _Subscription:
-    """As much of nats-py's as it looks at when it renews or ends subscriptions."""
-
-    __slots__ = ("_subject", "received")
-
-    _queue: ClassVar[str] = ""
-    _max_msgs: ClassVar[int] = 0
-    _received: ClassVar[int] = 0
-    _wait_for_msgs_task: ClassVar[None] = None
-    _message_iterator: ClassVar[None] = None
-    _pending_next_msgs_calls: ClassVar[None] = None
-
-    def __init__(self, subject: str, received: Received) -> None:
-        self._subject = subject
-        self.received = received
-
-    @property
-    def subject(self) -> str:
-        return self._subject
-
-
-class _Subscriptions(dict[int, Any]):
-    """The subscriptions of one client after another."""
-
-    def clear(self) -> None:
-        """Keep them: nats-py drops them when it gives up, and we do not give up."""
-
-
-class _Client(Client):
-    """nats-py without queues and tasks between the connection and us."""
-
-    def __init__(self, answered: Callable[[str, bytes, bytes | None], None], answers: str, answers_of_all: str) -> None:
-        super().__init__()
-        self._answered = answered
-        self._answers = answers.encode()
-        self._answers_of_all = answers_of_all.encode()
-        self._loop = asyncio.get_running_loop()
-        self._wire = Wire(self.take)
-        # nats-py makes a transport where there is none.
-        self._transport = self._wire
-
-    def take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        """Hand a message to whoever subscribed."""
-        found: Any = self._subs.get(sid)
-        if found is None:
-            return
-        try:
-            if subject.startswith(self._answers):
-                self._answered(subject.decode(), data, headers)
-            else:
-                # Whoever can publish here chooses the subject of the answer: none but one for answers is used.
-                answer_to = reply.decode() if reply.startswith(self._answers_of_all) else ""
-                found.received(data, answer_to, found.subject)
-        except Exception as error:  # noqa: BLE001 - it would end the connection, and all others wait for theirs
-            self._loop.call_exception_handler({"message": "an error while a message was taken", "exception": error})
-
-    async def _attempt_reconnect(self) -> None:
-        # nats-py closes the old connection and waits for that. Closing waits until what lies unsent has left, and a
-        # server that is stopped or behind a broken line does not take it before TCP itself gives up, in a quarter of an
-        # hour: until then nobody would be told that the connection is lost, and no other server be tried.
-        self._wire.abort()
-        await super()._attempt_reconnect()
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that were put and have not left."""
-        return self._wire.unsent
-
-    def put(self, *parts: bytes) -> None:
-        """Send a command, in the order of calls, with all that is sent in this turn."""
-        if self.is_connected:
-            self._wire.put(parts)
-
-    def add(self, sid: int, subscription: _Subscription) -> None:
-        """Subscribe now, or with the reconnection."""
-        subs: Any = self._subs
-        subs[sid] = subscription
-        self.put(sub_cmd(subscription.subject, "", sid))
-
-    def remove(self, sid: int) -> None:
-        """Take a subscription back."""
-        self._subs.pop(sid, None)
-        self.put(unsub_cmd(sid, 0))
-
-    def take_over(self, subscriptions: _Subscriptions) -> None:
-        """Use these from now on, and subscribe to all of them."""
-        self._subs = subscriptions
-        for sid, subscription in subscriptions.items():
-            self.put(sub_cmd(subscription.subject, "", sid))
 
 
 class NatsBus:
@@ -138,12 +47,12 @@ class NatsBus:
     def __init__(self, options: ClusterOptions) -> None:
         self._options = options
         self.changed: Callable[[bool], None] = lambda _: None
-        self._client: _Client | None = None
+        self._client: NatsClient | None = None
         self._sids: dict[str, int] = {}
         # Under the prefix, so that one permission is enough; drawn at random, so that nobody else can guess it.
         self._answers = f"{options.prefix}.answer.{token_hex(12)}."
         self._last_sid = 1
-        self._subscriptions = _Subscriptions({1: _Subscription(f"{self._answers}*", _unused)})
+        self._subscriptions = Subscriptions({1: Subscription(f"{self._answers}*", _unused)})
         self._asked: dict[str, tuple[Answered, asyncio.TimerHandle]] = {}
         self._count = 0
         self._up = False
@@ -179,9 +88,11 @@ class NatsBus:
 
     async def _connect(self) -> None:
         options = self._options
-        client = _Client(self._answer_came, self._answers, f"{options.prefix}.answer.")
         how: dict[str, Any] = {}
         context = _tls(options)
+        client = NatsClient(
+            self._answer_came, self._answers, f"{options.prefix}.answer.", encrypted=context is not None
+        )
         if context is not None:
             how["tls"] = context
         if options.credentials is not None:
@@ -299,7 +210,7 @@ class NatsBus:
 
     @property
     def backlog(self) -> int:
-        return 0 if self._client is None else self._client.unsent
+        return 0 if self._client is None else self._client.backlog
 
     def publish(self, subject: str, *parts: bytes) -> None:
         if self._client is not None and self.connected:
@@ -335,7 +246,7 @@ class NatsBus:
         self._last_sid += 1
         self._sids[subject] = self._last_sid
         if self._client is not None:
-            self._client.add(self._last_sid, _Subscription(subject, received))
+            self._client.add(self._last_sid, Subscription(subject, received))
 
     def unsubscribe(self, subject: str) -> None:
         sid = self._sids.pop(subject, None)

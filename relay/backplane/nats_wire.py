@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
+from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 
 Message = Callable[[int, bytes, bytes, bytes, bytes | None], None]
@@ -29,6 +30,8 @@ _MAX_LINE: Final = 1024 * 1024
 """Bytes of a line: an ``INFO`` names all servers of a cluster."""
 _MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes of a message; no NATS server allows more."""
+_MAX_LINES: Final = 1024
+"""Lines that nats-py has not read, beyond which we read no more: a server may say them faster than it takes them."""
 _END: Final = b"\r\n"
 
 
@@ -46,6 +49,7 @@ class Inlet(asyncio.BufferedProtocol):
         self._need = 1
         """Bytes from `_start` on without which nothing more can be told."""
         self._lines: deque[bytes] = deque()
+        self._paused = False
         self._reading: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._error: Exception | None = None
@@ -79,6 +83,9 @@ class Inlet(asyncio.BufferedProtocol):
             self._divide()
         except ValueError:
             self._broken(ProtocolError("nats: unknown protocol"))
+        if len(self._lines) > _MAX_LINES and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
         if self._start == self._end:
             self._start = self._end = 0
             if len(self._buffer) > _SIZE:
@@ -160,6 +167,11 @@ class Inlet(asyncio.BufferedProtocol):
     # --- Called by nats-py -------------------------------------------------------------------------------------------
 
     @property
+    def untouched(self) -> bool:
+        """Whether everything that came was read."""
+        return not self._lines and self._start == self._end
+
+    @property
     def at_eof(self) -> bool:
         """Whether the server hung up, and everything that it said was read."""
         return self.lost.done() and not self._lines and self._error is None
@@ -182,7 +194,11 @@ class Inlet(asyncio.BufferedProtocol):
                 return b""
             self._reading = asyncio.get_running_loop().create_future()
             await self._reading
-        return self._lines.popleft()
+        line = self._lines.popleft()
+        if self._paused and not self._lines and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+        return line
 
     async def drain(self) -> None:
         """Wait until the kernel has taken most of what was written.
@@ -191,7 +207,8 @@ class Inlet(asyncio.BufferedProtocol):
             ConnectionResetError: it never will.
         """
         if self._writable is not None:
-            await self._writable
+            # Several may wait for it, and one that is cancelled must not take it from the others.
+            await asyncio.shield(self._writable)
         if self.lost.done():
             raise ConnectionResetError("the connection is lost")
 
@@ -214,6 +231,9 @@ class Wire(Transport):
         Raises:
             OSError: there is no way, or no answer in time.
         """
+        # nats-py leaves the connection of a try that failed to itself; its messages would be heard beside the next's.
+        self.abort()
+        await self.wait_closed()
         loop, inlet = asyncio.get_running_loop(), Inlet(self._message)
         async with asyncio.timeout(connect_timeout):
             transport, _ = await loop.create_connection(lambda: inlet, uri.hostname or "", uri.port or 0)
@@ -230,11 +250,22 @@ class Wire(Transport):
 
         Raises:
             OSError: the server's certificate is not good, or there is no answer in time.
+            nats.errors.Error: more was said before TLS than the greeting; anybody on the way may have.
         """
         inlet, name = self._connected, uri if isinstance(uri, str) else uri.hostname
-        async with asyncio.timeout(connect_timeout):
-            transport = await asyncio.get_running_loop().start_tls(self._open, inlet, ssl_context, server_hostname=name)
+        if not inlet.untouched:
+            raise NatsError("nats: more was said before TLS than INFO")
+        loop, raw = asyncio.get_running_loop(), self._open
+        try:
+            async with asyncio.timeout(connect_timeout):
+                transport = await loop.start_tls(raw, inlet, ssl_context, server_hostname=name)
+        except BaseException:
+            raw.abort()
+            # A protocol is not told of a connection that is lost under the handshake.
+            inlet.connection_lost(None)
+            raise
         if transport is None:
+            inlet.connection_lost(None)
             raise ConnectionResetError("the server hung up")
         self._transport = transport
         inlet.connection_made(transport)
@@ -252,8 +283,13 @@ class Wire(Transport):
         return self._transport
 
     @property
-    def unsent(self) -> int:
-        """Bytes that the kernel has not taken."""
+    def encrypted(self) -> bool:
+        """Whether it goes over TLS."""
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the kernel did not take yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def put(self, parts: tuple[bytes, ...]) -> None:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from keys.errors import OpenError
+from relay.backplane.barriers import Barriers
 from relay.backplane.bus import Bus
 from relay.backplane.claims import Claims
+from relay.backplane.dispatch import take
+from relay.backplane.flushing import Flushing
 from relay.backplane.holdings import Holdings
 from relay.backplane.link import CHUNK, GONE_AFTER, VERSIONS, Peer
 from relay.backplane.options import ClusterOptions
@@ -32,7 +35,6 @@ ANNOUNCE_EVERY: Final = 2.0
 LAPSE: Final = 2.5
 """Seconds without a beat after which this node was away: paused, or starved. Less than GONE_AFTER and PING_AFTER leave,
 so that whatever the others gave up is not taken from an old link."""
-ACK_WITHIN: Final = 0.02
 MARGIN: Final = 10.0
 """Seconds by which a session may be older than a silence between two nodes, and yet be unknown to the other."""
 MOST_NODES: Final = 512
@@ -46,6 +48,7 @@ not read by then it may yet deliver, although that was answered with 0x03."""
 _FAREWELL: Final = 1.0
 _EXPIRE: Final = 30.0
 _HEADROOM: Final = 512
+_LEAST: Final = 1024
 
 REFUSED: Final = (
     "old_link",
@@ -91,14 +94,11 @@ class Backplane:
         self.two_sessions = 0
         self.subjects: dict[str, bytes] = {}
         self._peers: dict[bytes, Peer] = {}
-        self._dirty: dict[Peer, None] = {}
-        self._owing: dict[Peer, None] = {}
-        self._flushing = self._acknowledging = False
-        self._syncs: dict[int, tuple[Peer, Callable[[], None]]] = {}
-        self._sync_number = 0
         self._beat_timer: asyncio.TimerHandle | None = None
         self._beat_at = self._announced = self._expired = self.clock()
         self._closed = False
+        self.flushing: Flushing = Flushing(self)
+        self.barriers: Barriers = Barriers(self)
         self.outsiders = Outsiders(self)
         self.linked: Callable[[], None] = _nothing
         """Called at each link that is made, and when more of the past is here."""
@@ -116,14 +116,18 @@ class Backplane:
 
     def begin(self) -> None:
         """Listen to the others, and say that we are here."""
-        # The header of a message and what seals it need some bytes of what the bus takes at once.
-        self.chunk = min(CHUNK, self.bus.max_payload - _HEADROOM)
+        self._size()
         self.bus.subscribe(self.seals.own_subject, self._received)
         self.bus.subscribe(self.seals.all_subject, self._announced_by)
         self.core.cluster = self
         self._announce()
         self._beat_at = self.clock()
         self._beat_timer = self.core.loop.call_later(BEAT, self._beat)
+
+    def _size(self) -> None:
+        # The header of a message and what seals it need some bytes of what the bus takes at once. A server that takes
+        # next to nothing is none to work with, but must not have us send nothing for ever either.
+        self.chunk = min(CHUNK, max(_LEAST, self.bus.max_payload - _HEADROOM))
 
     async def close(self) -> None:
         """Leave in order: what was acknowledged by nobody yet is given a moment, then all are told."""
@@ -270,8 +274,7 @@ class Backplane:
     def _gone(self, peer: Peer, *, told: bool = False) -> None:
         if self._peers.pop(peer.number, None) is None:
             return
-        self._dirty.pop(peer, None)
-        self._owing.pop(peer, None)
+        self.flushing.forget(peer)
         peer.gone()
         if told:
             structlog.get_logger().info("cluster_node_left", node=self.label, nodes=len(self._peers) + 1)
@@ -286,15 +289,8 @@ class Backplane:
         self.shares.node_gone(peer)
         self.parcels.node_gone(peer)
         self.claims.node_gone(peer)
-        for number in [number for number, (asked, _) in self._syncs.items() if asked is peer]:
-            self._syncs.pop(number)[1]()
+        self.barriers.node_gone(peer)
         self.core.turns.task(self.presence.node_gone(peer))
-
-    def sync(self, peer: Peer, client_id: bytes, done: Callable[[], None]) -> None:
-        """Call `done` when a node has taken all that was sent to an id there, and what it said of that is here."""
-        self._sync_number = self._sync_number + 1 & 0xFFFFFFFF
-        self._syncs[self._sync_number] = (peer, done)
-        peer.put(Kind.SYNC, self._sync_number.to_bytes(4, "big") + client_id)
 
     # --- What links ask for (relay.backplane.link.Owner) -------------------------------------------------------------
 
@@ -309,33 +305,11 @@ class Backplane:
 
     def dirty(self, peer: Peer) -> None:
         """Flush a link at the end of the turn: what many clients sent in it leaves in one message."""
-        self._dirty[peer] = None
-        if not self._flushing:
-            self._flushing = True
-            self.core.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        now = self.clock()
-        dirty, self._dirty = self._dirty, {}
-        for peer in dirty:
-            peer.flush(now)
-        if self.pressure:
-            self.pressure.ease()
+        self.flushing.at_end_of_turn(peer)
 
     def owes(self, peer: Peer) -> None:
         """Flush a link soon, if nothing else does before."""
-        self._owing[peer] = None
-        if not self._acknowledging:
-            self._acknowledging = True
-            self.core.loop.call_later(ACK_WITHIN, self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        self._acknowledging = False
-        now = self.clock()
-        owing, self._owing = self._owing, {}
-        for peer in owing:
-            peer.flush(now)
+        self.flushing.soon(peer)
 
     def established(self, peer: Peer, *, fresh: bool, empty: bool, silent: float) -> None:
         """There is a link to another node."""
@@ -377,53 +351,13 @@ class Backplane:
 
     def record(self, peer: Peer, kind: int, body: bytes) -> None:
         """Take any other record."""
-        if kind <= Kind.RECOVERED:
-            self.parcels.take(peer, kind, body)
-            return
-        take = self._take.get(kind)
-        if take is None:
-            self.count("unknown")
-        else:
-            take(self, peer, body)
+        take(self, peer, kind, body)
 
-    def _sync(self, peer: Peer, body: bytes) -> None:
-        self.parcels.synced(peer, body[4:])
-        peer.put(Kind.SYNCED, body[:4])
-
-    def _synced(self, peer: Peer, body: bytes) -> None:
-        found = self._syncs.pop(int.from_bytes(body, "big"), None)
-        if found is not None and found[0] is peer:
-            found[1]()
-
-    def _left(self, peer: Peer, _body: bytes) -> None:
+    def node_left(self, peer: Peer) -> None:
+        """Another node leaves in order, and said so."""
         # It waits for this before it hangs up.
         peer.flush(self.clock())
         self._gone(peer, told=True)
-
-    _take: Final[dict[int, Callable[["Backplane", Peer, bytes], None]]] = {
-        Kind.CLAIM: lambda node, peer, body: node.claims.claimed(peer, body),
-        Kind.CLAIM_ANSWER: lambda node, peer, body: node.claims.claim_answered(peer, body),
-        Kind.CLAIM_OFF: lambda node, peer, body: node.claims.claim_off(peer, body),
-        Kind.CAME: lambda node, peer, body: node.presence.came(peer, body),
-        Kind.WENT: lambda node, peer, body: node.presence.went(peer, body),
-        Kind.WHO: lambda node, peer, body: node.presence.asked(peer, body),
-        Kind.HERE: lambda node, peer, body: node.presence.answered(peer, body),
-        Kind.HOLDS: lambda node, peer, body: node.holdings.told_of(peer, body),
-        Kind.DROP: lambda node, _peer, body: node.holdings.dropped(body),
-        Kind.SPENT: lambda node, _peer, body: node.shares.spent(body),
-        Kind.PLACES: lambda node, peer, body: node.shares.places(peer, body),
-        Kind.SEEN: lambda node, peer, body: node.shares.nonces.seen(peer, body),
-        Kind.MEET: lambda node, peer, body: node.shares.nonces.met(peer, body),
-        Kind.MISSED: lambda node, peer, body: node.shares.nonces.missed(peer, body),
-        Kind.PAST_ASKED: lambda node, peer, body: node.shares.nonces.past_asked(peer, body),
-        Kind.PAST: lambda node, peer, body: node.shares.nonces.past(peer, body),
-        Kind.PAST_ENDED: lambda node, peer, body: node.shares.nonces.past_ended(peer, body),
-        Kind.LACKS: lambda node, _peer, body: node.shares.lacks(body),
-        Kind.LEAVE: _left,
-        Kind.SYNC: _sync,
-        Kind.SYNCED: _synced,
-        Kind.RETRY: lambda node, peer, body: node.recovery.asked(peer, body),
-    }
 
     # --- What this relay tells ---------------------------------------------------------------------------------------
 
@@ -452,6 +386,8 @@ class Backplane:
             return
         log = structlog.get_logger()
         if connected:
+            # It may be another server, that takes less.
+            self._size()
             self.core.ready.recovered("cluster")
             log.info("cluster_reachable", node=self.label)
             self._announce()

@@ -157,7 +157,7 @@ class Router:
         peer = self._forget(target)
         if peer is not None and peer.alive:
             waiting.barrier = peer
-            self._node.sync(peer, target, lambda: self._passed(target, waiting))
+            self._node.barriers.sync(peer, target, lambda: self._passed(target, waiting))
         return waiting
 
     def _passed(self, target: bytes, waiting: Waiting) -> None:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from keys.identity import Identity
 from keys.private_file import write_private
-from relay.backplane import ClusterError, ClusterOptions, join, nats_bus
+from relay.backplane import ClusterError, ClusterOptions, join, nats_bus, nats_client
 from relay.backplane.bus import Outcome
 from relay.backplane.nats_bus import NatsBus
 from relay.cluster import cluster_options
@@ -360,9 +360,9 @@ def test_nobody_can_choose_where_an_answer_goes() -> None:
     heard: list[tuple[bytes, str, str]] = []
 
     async def run() -> None:
-        client = nats_bus._Client(lambda *_: None, "blindrelay.answer.us.", "blindrelay.answer.")
+        client = nats_client.NatsClient(lambda *_: None, "blindrelay.answer.us.", "blindrelay.answer.")
         received: Callable[[bytes, str, str], None] = lambda *what: heard.append(what)  # noqa: E731
-        client.add(1, nats_bus._Subscription("blindrelay.id.x", received))
+        client.add(1, nats_client.Subscription("blindrelay.id.x", received))
         client.take(1, b"blindrelay.id.x", b"blindrelay.answer.them.1", b"1", None)
         client.take(1, b"blindrelay.id.x", b"blindrelay.node.0011", b"2", None)
 

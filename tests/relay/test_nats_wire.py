@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
-from relay.backplane.nats_wire import _MAX_LINE, _MAX_MESSAGE, _SIZE, Inlet, Wire
+from relay.backplane.nats_wire import _MAX_LINE, _MAX_LINES, _MAX_MESSAGE, _SIZE, Inlet, Wire
 from tests.support.clients import run_async
 
 if TYPE_CHECKING:
@@ -24,9 +24,19 @@ class Ended:
 
     def __init__(self) -> None:
         self.aborted = False
+        self.reading = True
 
     def abort(self) -> None:
         self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
 
 def inlet(said: list[Said]) -> tuple[Inlet, Ended]:
@@ -166,3 +176,30 @@ async def test_a_wire_without_a_connection_says_so_and_takes_nothing() -> None:
     for use in (wire.readline(), wire.read(1), wire.drain()):
         with pytest.raises(ConnectionResetError):
             await use
+
+
+@run_async
+async def test_lines_that_nobody_reads_are_bounded() -> None:
+    said: list[Said] = []
+    reader, transport = inlet(said)
+    feed(reader, b"PING\r\n" * (_MAX_LINES + 1) + message(1, b"", b"x"))
+    assert not transport.reading
+    assert len(said) == 1
+    for _ in range(_MAX_LINES):
+        assert await reader.line() == b"PING\r\n"
+    assert not transport.reading
+    await reader.line()
+    assert transport.reading
+
+
+@run_async
+async def test_whoever_stops_waiting_does_not_stop_the_others() -> None:
+    reader, _ = inlet([])
+    reader.pause_writing()
+    first, second = (asyncio.ensure_future(reader.drain()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not second.done()
+    reader.resume_writing()
+    await second
