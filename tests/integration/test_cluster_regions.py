@@ -2,6 +2,9 @@
 
 All that regions add to deploy/nats.conf is taken from that document, and the permissions, the TLS and the certificates
 are the shipped ones: a document that were wrong would fail here.
+
+Who has just come is known in another region once NATS has carried it there, on a way of its own. Until then they are
+offline there, so these tests let clients find each other first.
 """
 
 from __future__ import annotations
@@ -17,12 +20,9 @@ from relay.backplane.bus import Outcome
 from relay.backplane.nats_bus import NatsBus
 from relay.backplane.options import ClusterOptions
 from tests.integration.test_conversation import (  # noqa: F401 - they are collected here too
-    test_introduction_carries_the_keys_of_the_session,
     test_offline_error_names_target_and_nonce,
-    test_order_is_kept_and_packets_are_untouched,
     test_presence,
     test_those_online_are_told_in_one_frame,
-    test_two_talk,
 )
 from tests.support.clients import eventually, run_async
 from tests.support.nats_cluster import ClusterProcess
@@ -70,6 +70,7 @@ async def test_frames_and_presence_cross_both_ways(relay: ClusterProcess) -> Non
     async with relay.clients(EU) as europe, relay.clients(US) as america:
         alice, bob = await europe.open(), await america.open()
         for one, other in ((alice, bob), (bob, alice)):
+            await talk(one, other)
             await one.subscribe(other.public)
             assert await one.expect(c.PeerOnline) == c.PeerOnline.of([other.public.x_pub])
             absent = Identity.generate().public
@@ -89,9 +90,20 @@ async def test_large_frames_cross(relay: ClusterProcess) -> None:
     """Nothing between the regions takes less than a server does."""
     async with relay.clients(EU) as europe, relay.clients(US) as america:
         alice, bob = await europe.open(), await america.open()
+        await talk(alice, bob)
         for text in (bytes(900_000), bytes(range(256)) * 3000):
             await alice.send(bob.public, text)
             assert await bob.text_from(alice.public) == text
+
+
+@run_async
+async def test_introductions_cross_both_ways(relay: ClusterProcess) -> None:
+    async with relay.clients(EU_TOO) as europe, relay.clients(US) as america:
+        alice, bob = await europe.open(), await america.open()
+        for one, other in ((alice, bob), (bob, alice)):
+            await talk(one, other)
+            await one.command(c.Introduce(other.id, "it is me"))
+            assert await other.expect(c.IntroFrom) == c.IntroFrom(one.public.x_pub, one.public.ed_pub, "it is me")
 
 
 @run_async
@@ -99,7 +111,7 @@ async def test_an_id_has_one_session_in_all_regions(relay: ClusterProcess) -> No
     for first, second in ((EU, US), (US, EU_TOO)):
         async with relay.clients(first) as here, relay.clients(second) as there:
             alice = await here.open()
-            await alice.round_trip()
+            await talk(await there.open(), alice)
             refused = await there.connect(alice.identity)
             await refused.greet()
             assert await refused.expect(c.IdInUse) == c.IdInUse()
@@ -113,6 +125,7 @@ async def test_the_notifier_is_in_another_region(relay: ClusterProcess) -> None:
         absent = Identity.generate().id
         for clients in (europe, too):
             alice = await clients.open()
+            await talk(alice, notifier)
             await alice.command(c.Wake(absent, c.WakeType.CALL))
             assert await notifier.expect(c.Wake) == c.Wake(absent, c.WakeType.CALL)
             await alice.command(c.PushRegister(c.PushKind.FCM, b"token"))
@@ -165,6 +178,8 @@ async def test_a_region_is_cut_off_and_comes_back(relay: ClusterProcess, nats: R
         dave = await america.open()
         await alice.subscribe(eve.public)
         assert await alice.expect(c.PeerOnline)
+        await talk(alice, eve)
+        await talk(eve, alice)
         for one, other in ((alice, eve), (eve, alice)):
             # The answer says to the first one's node that the question arrived.
             await one.send(other.public, b"before")
