@@ -373,6 +373,11 @@ class Backplane:
         self.holdings.let_go(session)
         self.presence.changed(session.public.x_pub, online=False)
 
+    def tell_all(self, kind: Kind, body: bytes) -> None:
+        """Tell every other node."""
+        for peer in self.peers:
+            peer.put(kind, body)
+
     def later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         """Call something later, unless this node has left by then."""
         self.core.loop.call_later(seconds, self._still, call, args)

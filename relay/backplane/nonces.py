@@ -116,8 +116,7 @@ class Nonces:
         if len(self._log) >= (LOGGED + _TRIM) * NONCE.size:
             del self._log[: _TRIM * NONCE.size]
             self._base += _TRIM
-        for peer in self._node.peers:
-            peer.put(Kind.SEEN, body)
+        self._node.tell_all(Kind.SEEN, body)
 
     def seen(self, peer: Peer, body: bytes) -> None:
         """Another node saw a nonce just now."""

@@ -84,8 +84,7 @@ class RemotePresence:
 
     def changed(self, x_pub: bytes, *, online: bool) -> None:
         """Tell all nodes that a client came to us, or left."""
-        for peer in self._node.peers:
-            peer.put(Kind.CAME if online else Kind.WENT, x_pub)
+        self._node.tell_all(Kind.CAME if online else Kind.WENT, x_pub)
 
     def ask(self, x_pubs: list[bytes], done: Callable[[], None]) -> None:
         """Ask all nodes for keys that were not watched here before; `done` is called once they have answered."""

@@ -120,9 +120,7 @@ class Shares:
                 self._untold.popitem(last=False)
             return
         self._untold.pop((number, digest), None)
-        body = bytes((number,)) + SPENT.pack(digest, count)
-        for peer in self._node.peers:
-            peer.put(Kind.SPENT, body)
+        self._node.tell_all(Kind.SPENT, bytes((number,)) + SPENT.pack(digest, count))
 
     def _placed(self, digest: bytes, count: int, most: int) -> None:
         told = self._places.get(digest, 0)
@@ -132,9 +130,7 @@ class Shares:
             self._places[digest] = count
         else:
             self._places.pop(digest, None)
-        body = SPENT.pack(digest, count)
-        for peer in self._node.peers:
-            peer.put(Kind.PLACES, body)
+        self._node.tell_all(Kind.PLACES, SPENT.pack(digest, count))
 
     def _spent_by(self, number: int, digest: bytes, owner: bytes) -> None:
         if number == WAKES_TARGET:
@@ -178,8 +174,7 @@ class Shares:
         missing = [(digest, int(buckets.missing(digest, now) * _PARTS)) for digest in digests]
         body = b"".join([LACK.pack(digest, min(count, 0xFFFFFFFF)) for digest, count in missing if count > 0])
         if body:
-            for peer in self._node.peers:
-                peer.put(Kind.LACKS, bytes((number,)) + body)
+            self._node.tell_all(Kind.LACKS, bytes((number,)) + body)
 
     def established(self, peer: Peer) -> None:
         """Tell a node that is new to us of the addresses with many connections here."""
