@@ -6,7 +6,8 @@ from typing import Generic, TypeVar
 
 from keys.primitives import KEY_SIZE, keyed_digest, random_bytes
 
-_DIGEST = 8
+NONCE_DIGEST = 8
+"""Bytes of the digest of a nonce."""
 _KEY_DIGEST = 16
 Value = TypeVar("Value")
 
@@ -43,7 +44,8 @@ class _Memory(Generic[Value]):
         keys.reverse()  # in half the time that it takes to walk through it the other way round
         return keys
 
-    def _digest(self, key: bytes) -> bytes:
+    def digest(self, key: bytes) -> bytes:
+        """Return under what a key is remembered: 16 bytes."""
         return keyed_digest(self._secret, key, _KEY_DIGEST)
 
     def _keep(self, digest: bytes, value: Value) -> None:
@@ -89,13 +91,11 @@ class ReplayMemory(_Memory[bytes]):
 
         Call it only for bytes that were authenticated: else anybody could fill the ring of a key that is not theirs.
         """
-        key = self._digest(x_pub)
-        digest = keyed_digest(self._secret, x_pub + nonce, _DIGEST)
-        ring = self._held.get(key, b"")
-        if digest in _digests(ring):
+        key = self.digest(x_pub)
+        digest = keyed_digest(self._secret, x_pub + nonce, NONCE_DIGEST)
+        if not self.remember(key, digest):
             self._held.move_to_end(key)
             return False
-        self._keep(key, (ring + digest)[-self._ring * _DIGEST :])
         if self._tell is not None:
             self._tell(key, digest)
         return True
@@ -105,7 +105,7 @@ class ReplayMemory(_Memory[bytes]):
         ring = self._held.get(key, b"")
         if digest in _digests(ring):
             return False
-        self._keep(key, (ring + digest)[-self._ring * _DIGEST :])
+        self._keep(key, (ring + digest)[-self._ring * NONCE_DIGEST :])
         return True
 
     def inherit(self, key: bytes, ring: bytes) -> None:
@@ -117,9 +117,9 @@ class ReplayMemory(_Memory[bytes]):
         if known is not None:
             here = set(_digests(known))
             older = b"".join(digest for digest in _digests(ring) if digest not in here)
-            self._held[key] = (older + known)[-self._ring * _DIGEST :]
+            self._held[key] = (older + known)[-self._ring * NONCE_DIGEST :]
         elif len(self._held) < self._keys:
-            self._held[key] = ring[-self._ring * _DIGEST :]
+            self._held[key] = ring[-self._ring * NONCE_DIGEST :]
             self._held.move_to_end(key, last=False)
 
     def ring(self, key: bytes) -> bytes:
@@ -134,7 +134,7 @@ class ReplayMemory(_Memory[bytes]):
 
 
 def _digests(ring: bytes) -> Iterator[bytes]:
-    return (ring[at : at + _DIGEST] for at in range(0, len(ring), _DIGEST))
+    return (ring[at : at + NONCE_DIGEST] for at in range(0, len(ring), NONCE_DIGEST))
 
 
 class Buckets(_Memory[tuple[float, float]]):
@@ -194,7 +194,7 @@ class Buckets(_Memory[tuple[float, float]]):
         """
         if self._rate <= 0:
             return True
-        digest = self._digest(key)
+        digest = self.digest(key)
         tokens = self._tokens(digest, now)
         allowed = tokens >= 1
         self._keep(digest, (tokens - 1 if allowed else tokens, now))
@@ -206,7 +206,7 @@ class Buckets(_Memory[tuple[float, float]]):
         """Return the seconds until there is a token for `key`, 0 if there is one; takes none."""
         if self._rate <= 0 or not self._held:
             return 0.0
-        found = self._held.get(self._digest(key))
+        found = self._held.get(self.digest(key))
         if found is None:
             return 0.0
         tokens, since = found

@@ -287,7 +287,7 @@ class Claims:
             self._node.count("malformed")
             return
         self._elsewhere[peer, number] = newcomer
-        if self._node.shares.repeated(peer, x_pub):
+        if self._node.shares.nonces.repeated(peer, x_pub):
             self.answer(newcomer, _REPEATED)
             return
         if self._node.holdings.came_after(newcomer.public, self._node.clock() - age / 1e6):

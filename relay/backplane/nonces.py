@@ -25,13 +25,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from keys.primitives import keyed_digest
 from relay.backplane.link import Peer
 from relay.backplane.records import HAVE, MEET, NEVER, NONCE, RING, SEEN, SERIAL, Kind, split
+from relay.guard import NONCE_DIGEST, ReplayMemory
 
 if TYPE_CHECKING:
     from relay.backplane.node import Backplane
-    from relay.guard import ReplayMemory
 
 LOGGED: Final = 65_536
 """Nonces of our own that are kept for nodes which were away: 1.6 MB, less than frames may wait for a node."""
@@ -41,8 +40,6 @@ AHEAD: Final = 8
 """Such parts on their way to one newcomer."""
 _HANDSHAKES: Final = 0
 _REPEATED: Final = 4096
-_KEY_DIGEST: Final = 16
-_NONCE_DIGEST: Final = 8
 _TRIM: Final = 4096
 _AT_ONCE: Final = 1024
 _STEP: Final = 128
@@ -61,7 +58,7 @@ class View:
         self.have = have
         self._keys: dict[int, list[bytes]] = {}
 
-    def keys(self, number: int, memory: "ReplayMemory") -> list[bytes]:
+    def keys(self, number: int, memory: ReplayMemory) -> list[bytes]:
         """Return the keys of a memory, as of when they were first wanted: some milliseconds for one that is full."""
         if number not in self._keys:
             self._keys[number] = memory.latest()
@@ -141,7 +138,7 @@ class Nonces:
 
     def repeated(self, peer: Peer, x_pub: bytes) -> bool:
         """Tell, once, whether the last handshake with a key that another node took was one that we had seen."""
-        entry = (peer, keyed_digest(self._node.seals.shared_key, x_pub, _KEY_DIGEST))
+        entry = (peer, self._memories[_HANDSHAKES].digest(x_pub))
         if entry not in self._repeated:
             return False
         del self._repeated[entry]
@@ -246,14 +243,14 @@ class Nonces:
                 self._inherit(self._memories[body[0]], body[1:])
 
     @staticmethod
-    def _inherit(memory: "ReplayMemory", body: bytes) -> None:
+    def _inherit(memory: ReplayMemory, body: bytes) -> None:
         at = 0
         while at + RING.size <= len(body):
             key, count = RING.unpack_from(body, at)
             at += RING.size
-            ring = body[at : at + _NONCE_DIGEST * count]
+            ring = body[at : at + NONCE_DIGEST * count]
             at += len(ring)
-            if ring and len(ring) == _NONCE_DIGEST * count:
+            if ring and len(ring) == NONCE_DIGEST * count:
                 memory.inherit(key, ring)
 
     def past_ended(self, peer: Peer, body: bytes) -> None:
@@ -322,8 +319,8 @@ class Nonces:
         for number, memory in enumerate(self._memories):
             part = bytearray((number,))
             for key in view.keys(number, memory):
-                ring = memory.ring(key)[-_NONCE_DIGEST * _RING :]
-                part += RING.pack(key, len(ring) // _NONCE_DIGEST) + ring
+                ring = memory.ring(key)[-NONCE_DIGEST * _RING :]
+                part += RING.pack(key, len(ring) // NONCE_DIGEST) + ring
                 if len(part) >= SLICE:
                     yield Kind.PAST, bytes(part)
                     part = bytearray((number,))

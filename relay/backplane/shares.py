@@ -213,10 +213,6 @@ class Shares:
                 digest, count = LACK.unpack(part)
                 self._allowances[body[0]].missing_elsewhere(digest, count / _PARTS, now)
 
-    def repeated(self, peer: Peer, x_pub: bytes) -> bool:
-        """Tell, once, whether the last handshake with a key that another node took was one that we had seen."""
-        return self.nonces.repeated(peer, x_pub)
-
     def node_gone(self, peer: Peer) -> None:
         """A node is gone: nobody is connected to it."""
         self._node.core.door.tally.forget_elsewhere(peer.number)
