@@ -4,6 +4,7 @@ Nearly all records are clients' frames, and each costs as little as can be: a fr
 stay apart until a whole message is put together, and is acknowledged with all others of its message.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from struct import Struct
@@ -33,7 +34,7 @@ class _Batch(NamedTuple):
     cost: int
 
 
-class Outgoing:
+class Outgoing(ABC):
     """A queue of records, numbered from 0, of which the first are on their way.
 
     Args:
@@ -53,9 +54,9 @@ class Outgoing:
         """Records acknowledged, and so the number of the first that is on its way."""
         self._room = bound
 
+    @abstractmethod
     def wanted(self) -> None:
         """Called when something waits that can leave in this turn."""
-        raise NotImplementedError
 
     @property
     def waiting(self) -> int:
