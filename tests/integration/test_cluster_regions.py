@@ -185,7 +185,8 @@ async def test_a_region_is_cut_off_and_comes_back(relay: ClusterProcess, nats: R
             await one.send(other.public, b"before")
             assert await other.text_from(one.public) == b"before"
         before = {index: nodes_gone(relay, index) for index in (EU, EU_TOO, US)}
-        nats.lines.cut()
+        for line in nats.lines:
+            line.cut(silent=False)
         # Who does not know that, sends to whom it knew: what was not acknowledged is given up with the node.
         nonce = await alice.send(eve.public, b"into the sea")
         # In each region all goes on meanwhile, and those of the other are offline.
@@ -210,7 +211,8 @@ async def test_a_region_is_cut_off_and_comes_back(relay: ClusterProcess, nats: R
         twice = await america.open(bob.identity)
         await twice.send(eve.public, b"I am in both")
         assert await eve.text_from(bob.public) == b"I am in both"
-        nats.lines.mend()
+        for line in nats.lines:
+            line.heal()
         # The later one of the two stays.
         assert (await bob.closed()).code == 1008
         assert await alice.expect(c.PeerOnline) == c.PeerOnline.of([eve.public.x_pub])

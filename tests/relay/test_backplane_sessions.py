@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.relay.cluster import MemoryBus
+    from tests.relay.harness import Peer
 
 PONG = 0xA
 
@@ -205,11 +206,17 @@ def go_on(cluster: Cluster, at: int) -> None:
     cluster.nodes[at]._beat()
 
 
-def test_a_node_that_stood_still_does_not_take_the_holders_node_for_hung() -> None:
+def with_a_proven_holder() -> tuple[Cluster, Peer]:
+    """Return two nodes, at the first of which a client has proven by a command that its session is its own."""
     cluster = Cluster(2)
     [alice] = cluster.connect(0, 1)
     alice.say(c.Subscribe.of([identity(99).public.x_pub]))
     cluster.run()
+    return cluster, alice
+
+
+def test_a_node_that_stood_still_does_not_take_the_holders_node_for_hung() -> None:
+    cluster, alice = with_a_proven_holder()
     alice.answers_pings = False
     newcomer = cluster.labs[1].peer(1).open()
     cluster.advance(1.5)
@@ -226,10 +233,7 @@ def test_a_node_that_stood_still_does_not_take_the_holders_node_for_hung() -> No
 
 
 def test_a_question_that_ran_out_while_its_node_stood_still_is_asked_again() -> None:
-    cluster = Cluster(2)
-    [alice] = cluster.connect(0, 1)
-    alice.say(c.Subscribe.of([identity(99).public.x_pub]))
-    cluster.run()
+    cluster, _ = with_a_proven_holder()
     cluster.medium.delay = 0.01
     newcomer = cluster.labs[1].peer(1).open()
     stop(cluster, 1)

@@ -2,69 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import threading
 import time
 import urllib.request
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from keys.identity import Identity
-from tests.support.cutting import CuttingProxy
 from tests.support.nats_cluster import PROGRAM, Nats, free_ports
 from tests.support.nats_files import configuration, gateway, leaf_accepted, leaf_opened, make_certificates, region
+from tests.support.wires import Wires
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
     from pathlib import Path
 
 _START: Final = 30.0
-
-
-class Lines:
-    """Forwarders to ports of this machine, on an event loop of their own: they outlive the test that cuts them."""
-
-    def __init__(self, *targets: int) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        public = Identity.generate().public
-        self._stack = AsyncExitStack()
-        self._lines = [
-            asyncio.run_coroutine_threadsafe(
-                self._stack.enter_async_context(CuttingProxy(target, public)), self._loop
-            ).result(_START)
-            for target in targets
-        ]
-
-    @property
-    def ports(self) -> list[int]:
-        return [line.port for line in self._lines]
-
-    def cut(self) -> None:
-        """Reset all connections, and each that is tried, until they are mended."""
-        self._each(CuttingProxy.shut)
-
-    def mend(self) -> None:
-        self._each(CuttingProxy.open)
-
-    def _each(self, what: Callable[[CuttingProxy], None]) -> None:
-        async def do() -> None:
-            for line in self._lines:
-                what(line)
-
-        asyncio.run_coroutine_threadsafe(do(), self._loop).result(_START)
-
-    def close(self) -> None:
-        if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self._stack.aclose(), self._loop).result(_START)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 class Regions(Nats):
@@ -86,7 +38,9 @@ class Regions(Nats):
         self.ports, self._routes, self._between, self._monitors = (
             ports[start : start + count] for start in range(0, 4 * count, count)
         )
-        self.lines = Lines(*self._between)
+        self._wires = Wires()
+        self.lines = [self._wires.lay(port) for port in self._between]
+        """To each server, for those of other regions."""
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * count
         try:
             for index in range(count):
@@ -113,7 +67,7 @@ class Regions(Nats):
             **os.environ,
             "NATS_NAME": f"nats{index}.{self.NAMES[index]}",
             # Others are told of this address, and shall come by that line.
-            "NATS_GATEWAY": f"127.0.0.1:{self.lines.ports[index]}",
+            "NATS_GATEWAY": f"127.0.0.1:{self.lines[index].port}",
         }
         self.run(index, [str(PROGRAM), "-c", str(path)], environment)
 
@@ -126,12 +80,12 @@ class Regions(Nats):
         if self._leaf:
             if ours == self.NAMES[0]:
                 return conf + leaf_accepted(self._directory, self._between[index])
-            lines = [port for port, name in zip(self.lines.ports, self.NAMES, strict=True) if name != ours]
+            lines = [line.port for line, name in zip(self.lines, self.NAMES, strict=True) if name != ours]
             return conf + leaf_opened(self._directory, lines)
         others = {
             name: [
-                port if name == ours else line
-                for port, line, other in zip(self._between, self.lines.ports, self.NAMES, strict=True)
+                port if name == ours else line.port
+                for port, line, other in zip(self._between, self.lines, self.NAMES, strict=True)
                 if other == name
             ]
             for name in dict.fromkeys(self.NAMES)
@@ -161,4 +115,4 @@ class Regions(Nats):
     def close(self) -> None:
         """End everything; there may be nothing left."""
         super().close()
-        self.lines.close()
+        self._wires.close()

@@ -70,7 +70,9 @@ class Wires:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(WAIT)
 
     def close(self) -> None:
-        """Cut all for good."""
+        """Cut all for good; they may be that already."""
+        if self._loop.is_closed():
+            return
         for forwarder in self._forwarders:
             self._run(forwarder.__aexit__(None, None, None))
         self._loop.call_soon_threadsafe(self._loop.stop)

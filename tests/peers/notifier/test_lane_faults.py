@@ -270,16 +270,17 @@ async def test_a_push_that_never_ends_is_ended() -> None:
     assert rig.lane.in_flight == 0
 
 
+async def hangs_on_tar(token: bytes, _push: Push) -> Outcome:
+    """Let pushes to some devices hang until they are cut."""
+    if token.startswith(b"tar"):
+        await asyncio.Event().wait()
+    return SENT
+
+
 @in_virtual_time
 async def test_devices_that_never_answer_leave_most_of_the_lane_to_the_others() -> None:
     """Whoever registers chooses the server, and can choose one that lets each push hang until it is cut."""
-
-    async def script(token: bytes, _push: Push) -> Outcome:
-        if token.startswith(b"tar"):
-            await asyncio.Event().wait()
-        return SENT
-
-    rig = Rig(script, workers=8, limits=Limits(attempt=20))
+    rig = Rig(hangs_on_tar, workers=8, limits=Limits(attempt=20))
     for number in range(100):
         rig.lane.wake(device(f"tar {number}", failures=1), MESSAGE)
     await passes(1)
@@ -293,13 +294,7 @@ async def test_devices_that_never_answer_leave_most_of_the_lane_to_the_others() 
 @in_virtual_time
 async def test_servers_that_were_never_reached_leave_room_for_those_that_were() -> None:
     """Ids and host names cost nothing: any number of tokens can be new, and each of their servers hang."""
-
-    async def script(token: bytes, _push: Push) -> Outcome:
-        if token.startswith(b"tar"):
-            await asyncio.Event().wait()
-        return SENT
-
-    rig = Rig(script, workers=8, limits=Limits(attempt=20))
+    rig = Rig(hangs_on_tar, workers=8, limits=Limits(attempt=20))
     for number in range(100):
         rig.lane.wake(device(f"tar {number}", fresh=True), CALL)
     await passes(1)
